@@ -1,0 +1,139 @@
+"""Images a second of the batched augmentation (datasets/augment.py) beside torchvision's per-image transforms.
+
+    python benchmarks/input_pipeline.py -rounds 9 -batch 128 -threads 1
+
+Both make the training images of CIFAR: RandomCrop(32, padding=4), RandomHorizontalFlip, RandomRotation(15), then
+floats, normalised. torchvision starts from images that are already decoded (PIL, in a list) and its tensors are not
+gathered into batches; the batched side starts from the uint8 tensor and ends with batches in channels_last, draws
+and look-up of a random permutation included. The two alternate, round by round, in one process; the ratio is taken
+within each round. Images are CIFAR-100's training images where they lie as PNG files under data/cifar100/train
+(-data), generated noise where not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+
+from datasets.augment import Augmentation, ImageSource
+
+CROP, ROTATION = 4, 15.0
+MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)  # CIFAR-100's, to three digits
+
+
+def read_images(folder: Path, count: int) -> tuple[Tensor, str]:
+    """`count` images, uint8 N x 3 x 32 x 32, evenly from all classes of folder/<class>/*.png; and what they are."""
+    paths = sorted(folder.glob("*/*.png"))
+    if len(paths) < count:
+        noise = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        return noise, f"{count} images of generated noise (no {count} PNG files under {folder})"
+    chosen = paths[:: len(paths) // count][:count]
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in chosen])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), f"{count} real CIFAR-100 images from {folder}"
+
+
+def images_a_second_of_torchvision(images: list[Image.Image]) -> float:
+    """One pass over the images with torchvision's transforms, one image after the other."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(32, padding=CROP),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomRotation(ROTATION),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    begin = time.perf_counter()
+    for image in images:
+        transform(image)
+    return len(images) / (time.perf_counter() - begin)
+
+
+def images_a_second_of_batches(source: ImageSource, batch: int, passes: int, generator: torch.Generator) -> float:
+    """`passes` passes over the images in batches, each in an order of its own."""
+    begin = time.perf_counter()
+    for _ in range(passes):
+        for index in torch.randperm(len(source), generator=generator).split(batch):
+            source.augmented(index, generator)
+    return passes * len(source) / (time.perf_counter() - begin)
+
+
+def machine() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def summary(values: list[float]) -> str:
+    """Median (least to greatest)."""
+    return f"{statistics.median(values):,.1f} ({min(values):,.1f} to {max(values):,.1f})"
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: it takes 1 or more")
+    return number
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("-rounds", type=positive, default=9, help="times that both are measured, alternating")
+    parser.add_argument("-batch", type=positive, default=128, help="images a batch")
+    parser.add_argument("-threads", type=positive, default=1, help="threads that torch may use")
+    parser.add_argument("-images", type=positive, default=2000, help="images in a pass")
+    parser.add_argument("-passes", type=positive, default=10, help="passes a round of the batched side")
+    parser.add_argument("-data", type=Path, default=Path("data"), help="folder that holds cifar100/train/<class>/*.png")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    images, what = read_images(arguments.data / "cifar100" / "train", arguments.images)
+    pil_images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    augmentation = Augmentation(crop=CROP, flip=True, rotation=ROTATION)
+    targets = torch.zeros(len(images), dtype=torch.int64)
+    source = ImageSource(images, targets, MEAN, STD, augmentation, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+
+    print(f"{what}; batch {arguments.batch}, {arguments.threads} thread(s)")
+    print(f"{machine()}, {os.cpu_count()} cores; {platform.system()}, Python {platform.python_version()}")
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}")
+    images_a_second_of_torchvision(pil_images[:200])  # both once without being timed
+    images_a_second_of_batches(source, arguments.batch, 1, generator)
+    one_by_one, batched = [], []
+    for _ in range(arguments.rounds):
+        one_by_one.append(images_a_second_of_torchvision(pil_images))
+        batched.append(images_a_second_of_batches(source, arguments.batch, arguments.passes, generator))
+    ratios = [fast / slow for fast, slow in zip(batched, one_by_one, strict=True)]
+    print(f"images a second and their ratio: median of {arguments.rounds} rounds (least to greatest)")
+    print(f"torchvision, image by image  {summary(one_by_one)}")
+    print(f"datasets/augment.py          {summary(batched)}")
+    print(f"ratio                        {summary(ratios)}")
+
+
+if __name__ == "__main__":
+    main()

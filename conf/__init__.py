@@ -1,0 +1,165 @@
+"""What a run is made of: every knob once, with its unit, its bounds and its place on the command line.
+
+A run's settings are the defaults below, then a recipe (conf/recipes/*.yaml), then the command line.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass, field
+from types import UnionType
+
+
+def knob(help: str, *, default=dataclasses.MISSING, group: str, short: str = "", low=None, high=None, choices=()):
+    """A field of Settings.
+
+    help     one line for -h, with the unit
+    group    where -h lists it; the groups in RECIPE_GROUPS may stand in a recipe
+    short    the original's short option, where it had one
+    low      smallest value allowed; high the largest
+    """
+    metadata = dict(help=help, group=group, short=short, low=low, high=high, choices=choices)
+    return field(default=default, metadata=metadata)
+
+
+RECIPE_GROUPS = ("training", "augmentation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The effective settings of one run. Raises ValueError, by name, for a value that is not allowed."""
+
+    net: str = knob("network, a name from models/ (required)", group="run")
+    dataset: str = knob(
+        "data set: cifar10, cifar100, tiny-imagenet, mnist, fashion-mnist, digits, or a folder of images",
+        default="cifar100",
+        group="run",
+    )
+    data: str = knob("folder of the data sets", default="data", group="run")
+    recipe: str = knob("recipe: a name from conf/recipes/ or a YAML file", group="run")
+    name: str = knob("name of the run's folders, instead of the time", default="", group="run")
+    out: str = knob("folder in which runs/ and checkpoints/ lie", default=".", group="run")
+    seed: int = knob("seed of weights, order and augmentation", default=1, group="run", low=0, high=2**31 - 1)
+    val: float = knob(
+        "share of the training images held out to choose the best epoch (0: the test set chooses)",
+        default=0.0,
+        group="run",
+        low=0.0,
+        high=0.9,
+    )
+    save_every: float = knob("minutes between saves within an epoch", default=10.0, group="run", low=0.01)
+    log_every: int = knob("steps between readings of the loss", default=50, group="run", low=1)
+
+    width: float = knob("width multiplier", default=1.0, group="network", low=0.01, high=16.0)
+    size: int = knob("side of the images in pixels (0: the data set's own)", default=0, group="network", low=0, high=1024)
+
+    gpu: bool | None = knob("true demands CUDA, false keeps to the CPU (default: what is there)", default=None, group="machine")
+    amp: str = knob(
+        "mixed precision; auto: bf16 or fp16 on CUDA, off elsewhere",
+        default="auto",
+        group="machine",
+        choices=("auto", "bf16", "fp16", "off"),
+    )
+    channels_last: bool = knob("channels_last memory format", default=True, group="machine")
+
+    epochs: int = knob("passes over the training images", group="training", low=1, high=100_000)
+    batch_size: int = knob("images a step", group="training", short="b", low=1)
+    shuffle: bool = knob("shuffle the training images", default=True, group="training", short="s")
+    optimizer: str = knob("sgd, adam or adamw", group="training", choices=("sgd", "adam", "adamw"))
+    lr: float = knob("peak learning rate", group="training", low=0.0)
+    momentum: float = knob("momentum of sgd", default=0.9, group="training", low=0.0, high=0.9999)
+    nesterov: bool = knob("Nesterov's momentum for sgd", default=False, group="training")
+    weight_decay: float = knob("weight decay", default=0.0, group="training", low=0.0)
+    schedule: str = knob(
+        "shape of the learning rate after the warm-up",
+        group="training",
+        choices=("step", "cosine", "linear", "constant"),
+    )
+    warm: float = knob("epochs of linear warm-up, by step", default=0.0, group="training", low=0.0)
+    milestones: tuple[float, ...] = knob(
+        "finished epochs after which the step schedule lowers the rate", default=(), group="training", low=0.0
+    )
+    gamma: float = knob("factor of the step schedule at each milestone", default=0.2, group="training", low=0.0, high=1.0)
+    label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
+    ema: float = knob("decay of averaged weights (0: none)", default=0.0, group="training", low=0.0, high=0.99999)
+
+    crop: int = knob("pixels of black border before a random crop (0: none)", default=0, group="augmentation", low=0, high=64)
+    flip: bool = knob("random horizontal flip", default=False, group="augmentation")
+    rotation: float = knob(
+        "random rotation within +- this many degrees (0: none)", default=0.0, group="augmentation", low=0.0, high=180.0
+    )
+
+    def __post_init__(self) -> None:
+        for knob_field in dataclasses.fields(self):
+            value = convert(knob_field.name, getattr(self, knob_field.name))
+            object.__setattr__(self, knob_field.name, value)
+        if self.lr == 0:
+            raise ValueError("-lr 0: the learning rate must be above 0")
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
+            raise ValueError("-nesterov: goes with -optimizer sgd and a -momentum above 0; leave it out or change those")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"-milestones {_show(self.milestones)}: must rise")
+        if self.warm > self.epochs:
+            raise ValueError(f"-warm {self.warm:g}: longer than the whole run of {self.epochs} epochs; lower it")
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
+_TYPES = typing.get_type_hints(Settings)
+
+
+def option(name: str) -> str:
+    """The command line's word for a field: batch_size -> -b, weight_decay -> -weight-decay."""
+    return "-" + (FIELDS[name].metadata["short"] or name.replace("_", "-"))
+
+
+def kind(name: str) -> type:
+    """The type of one value of a field: float for tuple[float, ...] and for float | None."""
+    annotation = _TYPES[name]
+    if isinstance(annotation, UnionType) or typing.get_origin(annotation) is tuple:
+        return typing.get_args(annotation)[0]
+    return annotation
+
+
+def is_list(name: str) -> bool:
+    return typing.get_origin(_TYPES[name]) is tuple
+
+
+def _show(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def convert(name: str, value: object) -> object:
+    """value as the field's type, checked against its bounds. Raises ValueError that names field and bounds."""
+    if value is None and isinstance(_TYPES[name], UnionType):
+        return None
+    if not is_list(name):
+        return _convert_one(name, value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{option(name)} {_show(value)}: must be a list of numbers, for example [60, 120]")
+    return tuple(_convert_one(name, item) for item in value)
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def _convert_one(name: str, value: object) -> object:
+    wanted, limits = kind(name), FIELDS[name].metadata
+    if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:  # YAML 1.1 reads 5e-4 as a string
+            value = float(value)
+        except ValueError:
+            pass
+    if type(value) is not wanted:
+        raise ValueError(f"{option(name)} {_show(value)}: must be {_WORDS[wanted]}")
+    if wanted is float and not math.isfinite(value):
+        raise ValueError(f"{option(name)} {value}: must be a finite number")
+    if limits["choices"] and value not in limits["choices"]:
+        raise ValueError(f"{option(name)} {value}: must be one of {', '.join(limits['choices'])}")
+    if limits["low"] is not None and value < limits["low"]:
+        raise ValueError(f"{option(name)} {value}: must be at least {limits['low']}")
+    if limits["high"] is not None and value > limits["high"]:
+        raise ValueError(f"{option(name)} {value}: must be at most {limits['high']}")
+    return value

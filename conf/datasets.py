@@ -1,0 +1,187 @@
+"""The data sets by name: one row each, and the official files they come as.
+
+A data set that is not in this table is a folder of images, named by its path.
+Mean and standard deviation are not listed: they are computed from the training images once and cached.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from utils import nearest
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A file as its publisher offers it. checksum is "md5:..." or "sha256:..." of the whole file."""
+
+    name: str
+    url: str
+    checksum: str
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """What the project knows of a data set before it has seen a byte of it.
+
+    name      the word after -dataset
+    task      "classification" or "regression": decides loss, metrics and pictures (engine/tasks.py)
+    reader    the module of datasets/ that reads it
+    channels  of an image: 1 grey, 3 RGB
+    size      side of an image in pixels, height and width alike; 0: that of the images on disk
+    recipe    the recipe (conf/recipes/) taken unless -recipe or the network says otherwise
+    folder    its folder under -data
+    files     the official files; empty where the data comes with a package or is the user's own
+    members   for archives that hold pickles: (path in the archive, checksum) of every file that may be read
+    """
+
+    name: str
+    task: str
+    reader: str
+    channels: int
+    size: int
+    recipe: str
+    folder: str
+    files: tuple[OfficialFile, ...] = ()
+    members: tuple[tuple[str, str], ...] = ()
+
+
+def _mnist_files(base: str, checksums: tuple[str, str, str, str]) -> tuple[OfficialFile, ...]:
+    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    return tuple(
+        OfficialFile(f"{name}.gz", f"{base}{name}.gz", f"md5:{checksum}")
+        for name, checksum in zip(names, checksums, strict=True)
+    )
+
+
+# The MD5 sums are those that torchvision and the publishers give; the SHA-256 sums of the CIFAR archives
+# are those of Keras and of torchvision's prototype readers.
+DATASETS: dict[str, DatasetRow] = {
+    row.name: row
+    for row in (
+        DatasetRow(
+            name="cifar10",
+            task="classification",
+            reader="cifar",
+            channels=3,
+            size=32,
+            recipe="original",
+            folder="cifar10",
+            files=(
+                OfficialFile(
+                    "cifar-10-python.tar.gz",
+                    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                    "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+                ),
+            ),
+            members=(
+                ("cifar-10-batches-py/data_batch_1", "md5:c99cafc152244af753f735de768cd75f"),
+                ("cifar-10-batches-py/data_batch_2", "md5:d4bba439e000b95fd0a9bffe97cbabec"),
+                ("cifar-10-batches-py/data_batch_3", "md5:54ebc095f3ab1f0389bbae665268c751"),
+                ("cifar-10-batches-py/data_batch_4", "md5:634d18415352ddfa80567beed471001a"),
+                ("cifar-10-batches-py/data_batch_5", "md5:482c414d41f54cd18b22e5b47cb7c3cb"),
+                ("cifar-10-batches-py/test_batch", "md5:40351d587109b95175f43aff81a1287e"),
+                ("cifar-10-batches-py/batches.meta", "md5:5ff9c542aee3614f3951f8cda6e48888"),
+            ),
+        ),
+        DatasetRow(
+            name="cifar100",
+            task="classification",
+            reader="cifar",
+            channels=3,
+            size=32,
+            recipe="original",
+            folder="cifar100",
+            files=(
+                OfficialFile(
+                    "cifar-100-python.tar.gz",
+                    "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                    "sha256:85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+                ),
+            ),
+            members=(
+                ("cifar-100-python/train", "md5:16019d7e3df5f24257cddd939b257f8d"),
+                ("cifar-100-python/test", "md5:f0ef6b0ae62326f3e7ffdfab6717acfc"),
+                ("cifar-100-python/meta", "md5:7973b15100ade9c7d40fb424638fde48"),
+            ),
+        ),
+        DatasetRow(
+            name="tiny-imagenet",
+            task="classification",
+            reader="tiny_imagenet",
+            channels=3,
+            size=64,
+            recipe="original",
+            folder="tiny-imagenet-200",
+            files=(
+                OfficialFile(
+                    "tiny-imagenet-200.zip",
+                    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+                    "md5:90528d7ca1a48142e341f4ef8d21d0de",
+                ),
+            ),
+        ),
+        DatasetRow(
+            name="mnist",
+            task="classification",
+            reader="mnist",
+            channels=1,
+            size=28,
+            recipe="mnist",
+            folder="MNIST",
+            files=_mnist_files(
+                "https://ossci-datasets.s3.amazonaws.com/mnist/",
+                (
+                    "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                    "d53e105ee54ea40749a09fcbcd1e9432",
+                    "9fb629c4189551a2d022fa330f9573f3",
+                    "ec29112dd5afa0611ce80d1b7f02629c",
+                ),
+            ),
+        ),
+        DatasetRow(
+            name="fashion-mnist",
+            task="classification",
+            reader="mnist",
+            channels=1,
+            size=28,
+            recipe="mnist",
+            folder="FashionMNIST",
+            files=_mnist_files(
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+                (
+                    "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                    "25c81989df183df01b3e8a0aad5dffbe",
+                    "bef4ecab320f06d8554ea6380940ec79",
+                    "bb300cfdad3c16e7a12a480ee83cd310",
+                ),
+            ),
+        ),
+        DatasetRow(
+            name="digits",
+            task="classification",
+            reader="digits",
+            channels=1,
+            size=16,
+            recipe="digits",
+            folder="",
+        ),
+    )
+}
+
+
+def find_row(name: str) -> DatasetRow:
+    """The row of a data set by its name, or of a folder of images by its path.
+
+    A folder's image size is read off its images (size 0).
+    Raises ValueError where name is neither.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if os.path.isdir(name):
+        return DatasetRow(name, "classification", "folder", channels=3, size=0, recipe="original", folder=name)
+    if os.sep in name or name.startswith("."):
+        raise ValueError(f"-dataset {name}: no such folder; give one with train/CLASS/* and val/CLASS/* or test/CLASS/*")
+    near = nearest(name, DATASETS)
+    raise ValueError(f"-dataset {name}: unknown data set; did you mean {near}? (or the path of a folder of images)")

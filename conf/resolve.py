@@ -1,0 +1,64 @@
+"""From a recipe's name and the command line to Settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from conf import FIELDS, RECIPE_GROUPS, Settings, convert, option
+from conf.datasets import find_row
+from utils import nearest
+
+FOLDER = Path(__file__).parent / "recipes"
+KEYS = [name for name, f in FIELDS.items() if f.metadata["group"] in RECIPE_GROUPS]
+
+# Networks that want another recipe than their data set's row: (network, data set) -> recipe.
+NETWORK_RECIPES: dict[tuple[str, str], str] = {}
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_recipe(name: str) -> dict[str, object]:
+    """The knobs of a recipe by its name or path. Raises ValueError for one that is missing or not sound."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        near = nearest(name, recipe_names())
+        raise ValueError(f"-recipe {name}: no such recipe; did you mean {near}? (or a .yaml file)")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"recipe {path}: not readable as YAML ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe {path}: must be a list of 'knob: value' lines, such as 'epochs: 30'")
+    for key, value in values.items():
+        if key not in KEYS:
+            raise ValueError(f"recipe {path}: unknown knob {key!r}; did you mean {nearest(str(key), KEYS)}?")
+        try:
+            convert(key, value)
+        except ValueError as error:
+            raise ValueError(f"recipe {path}: {str(error).replace(option(key), key, 1)}") from None
+    return values
+
+
+def settings(given: dict[str, object]) -> Settings:
+    """Defaults, then the recipe, then what was given on the command line.
+
+    With epochs given, the recipe's warm-up and milestones keep their share of the whole.
+    Raises ValueError for a knob that is unknown, missing or out of bounds.
+    """
+    dataset = str(given.get("dataset", "cifar100"))
+    row = find_row(dataset)
+    name = str(given.get("recipe") or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe))
+    recipe = read_recipe(name)
+    if "epochs" in given and "epochs" in recipe:
+        share = convert("epochs", given["epochs"]) / convert("epochs", recipe["epochs"])
+        recipe["warm"] = convert("warm", recipe.get("warm", 0.0)) * share
+        recipe["milestones"] = [m * share for m in convert("milestones", recipe.get("milestones", []))]
+    values = {**recipe, **given, "recipe": name}
+    missing = [key for key in KEYS if FIELDS[key].default is FIELDS["epochs"].default and key not in values]
+    if missing:
+        raise ValueError(f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}")
+    return Settings(**values)

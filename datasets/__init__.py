@@ -1,0 +1,121 @@
+"""From a row of conf/datasets.py and a folder to uint8 tensors in memory: load().
+
+A new format on disk is a module with find (where is it?) and read (what is in it?), and a line in READERS.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.datasets import DatasetRow
+from datasets import cifar, digits, folder, mnist, pack, tiny_imagenet
+from datasets.base import Dataset, Source, Split, channel_statistics, resized
+from datasets.download import download
+from datasets.places import storage
+
+__all__ = ["Dataset", "Split", "load"]
+
+LARGEST_SIDE = 4096  # pixels
+
+
+@dataclass(frozen=True)
+class Reader:
+    """find(row, data) says where a data set lies, or None; read(row, source, size) returns classes, train, test.
+
+    downloads is the folder under data that official files are downloaded to, with {folder} for the row's.
+    """
+
+    find: Callable[[DatasetRow, Path], Source | None]
+    read: Callable[[DatasetRow, Source, int | None], tuple[tuple[str, ...], Split, Split]]
+    downloads: str = ""
+
+
+READERS: dict[str, Reader] = {
+    "cifar": Reader(cifar.find, cifar.read),
+    "tiny_imagenet": Reader(tiny_imagenet.find, tiny_imagenet.read),
+    "mnist": Reader(mnist.find, mnist.read, downloads="{folder}/raw"),
+    "digits": Reader(digits.find, digits.read),
+    "folder": Reader(folder.find, folder.read),
+}
+
+
+def load(row: DatasetRow, data: Path, size: int | None = None) -> Dataset:
+    """The data set of a row: uint8 images, int64 targets, and mean and std of the training images.
+
+    data  the folder that holds data sets; downloads and packed data go there too (to the user's cache folder
+          where it is read-only)
+    size  side in pixels that images are resized to; None: the row's own
+
+    Taken from the packed cache where one was made from what is found, else from the official archive or its
+    unpacked folder, else from a folder of images, else from a download. Raises ValueError in one line where the
+    data set is missing, damaged or laid out wrongly.
+    """
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise ValueError(f"image size {size}: 1 to {LARGEST_SIDE} pixels are allowed")
+    data = Path(data)
+    if data.exists() and not data.is_dir():
+        raise ValueError(f"data folder {data} is not a folder")
+    try:
+        return _load(row, data, size)
+    except OSError as error:  # a file that may not be read, a disk that fails
+        raise ValueError(f"{row.name} could not be read: {error}") from error
+
+
+def _load(row: DatasetRow, data: Path, size: int | None) -> Dataset:
+    store = storage(data)
+    source = _find(row, data, store)
+    if source is not None and source.kind == "bundled":
+        return _read(row, source, size)
+    key = pack.make_key(row, source, size)
+    dataset = _load_packed(row, data, store, key, size)
+    if dataset is not None:
+        return dataset
+    if source is None:
+        download(row, store / READERS[row.reader].downloads.format(folder=row.folder))
+        source = _find(row, data, store)
+        assert source is not None, f"{row.name}: the download is not where its reader looks"
+        key = pack.make_key(row, source, size)
+    dataset = _read(row, source, size)
+    _save_packed(row, data, store, key, size, dataset)
+    return dataset
+
+
+def _find(row: DatasetRow, data: Path, store: Path) -> Source | None:
+    reader = READERS[row.reader]
+    for place in dict.fromkeys((data, store)):
+        source = reader.find(row, place) or folder.find_under(row, place)
+        if source is not None:
+            return source
+    return None
+
+
+def _read(row: DatasetRow, source: Source, size: int | None) -> Dataset:
+    read = folder.read if source.kind == "images" else READERS[row.reader].read
+    classes, train, test = read(row, source, size)
+    train, test = resized(train, size), resized(test, size)
+    mean, std = channel_statistics(train.images)
+    return Dataset(row=row, classes=classes, train=train, test=test, mean=mean, std=std)
+
+
+def _load_packed(row: DatasetRow, data: Path, store: Path, key: dict, size: int | None) -> Dataset | None:
+    for place in dict.fromkeys((data, store)):
+        path = place / "packed" / pack.file_name(row, data, place, size)
+        try:
+            dataset = pack.load(path, key, row)
+        except pack.Damaged as error:
+            print(f"{path} is damaged ({error}): it is made again", file=sys.stderr)
+            continue
+        if dataset is not None:
+            return dataset
+    return None
+
+
+def _save_packed(row: DatasetRow, data: Path, store: Path, key: dict, size: int | None, dataset: Dataset) -> None:
+    path = store / "packed" / pack.file_name(row, data, store, size)
+    try:
+        pack.save(path, key, dataset)
+    except OSError as error:  # a full disk costs the next run its quick start, not this one its data
+        print(f"{path} could not be written ({error.strerror or error}): going on without it", file=sys.stderr)

@@ -1,0 +1,73 @@
+"""CIFAR-10 and CIFAR-100 as published: a tar.gz of pickles, or the folder it unpacks to.
+
+A pickle runs code when it is read, so nothing is unpickled before its checksum is found to be the one in the data
+set's row: for the archive that of the whole file, for the unpacked folder that of each pickle.
+https://www.cs.toronto.edu/~kriz/cifar.html. CIFAR-100 has its 100 fine classes here, not the 20 coarse ones.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from conf.datasets import DatasetRow
+from datasets.archives import check, read_members
+from datasets.base import Source, Split
+from datasets.places import bases
+
+
+def find(row: DatasetRow, data: Path) -> Source | None:
+    """The official archive, else its unpacked folder, under data or the data set's folder in it."""
+    (official,) = row.files
+    for base in bases(row, data):
+        if (base / official.name).is_file():
+            return Source("archive", (base / official.name,))
+    for base in bases(row, data):
+        paths = tuple(base / name for name, _ in row.members)
+        if all(path.is_file() for path in paths):
+            return Source("unpacked", paths)
+    return None
+
+
+def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and test images (3 x 32 x 32). Raises ValueError for a file that is not the published one."""
+    contents = _from_archive(row, source.paths[0]) if source.kind == "archive" else _from_folder(row, source)
+    train, test, classes = [], [], ()
+    for name, _ in row.members:
+        # latin1: the pickles are Python 2's; their keys are ASCII.
+        batch = pickle.loads(contents[name], encoding="latin1")
+        kind = PurePosixPath(name).name
+        if "meta" in kind:
+            classes = tuple(batch.get("fine_label_names") or batch["label_names"])
+        else:
+            (test if kind.startswith("test") else train).append(batch)
+    return classes, _split(train), _split(test)
+
+
+def _from_archive(row: DatasetRow, path: Path) -> dict[str, bytes]:
+    names = {name for name, _ in row.members}
+    with path.open("rb") as file:  # opened once: what is read is what was checked
+        check(file, path, row.files[0].checksum)
+        contents = read_members(file, path, names.__contains__)
+    missing = sorted(names - contents.keys())
+    if missing:
+        raise ValueError(f"{path} does not hold {missing[0]}: replace it by a good copy")
+    return contents
+
+
+def _from_folder(row: DatasetRow, source: Source) -> dict[str, bytes]:
+    contents = {}
+    for (name, checksum), path in zip(row.members, source.paths, strict=True):
+        contents[name] = path.read_bytes()
+        check(io.BytesIO(contents[name]), path, checksum)
+    return contents
+
+
+def _split(batches: list[dict]) -> Split:
+    pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
+    targets = [target for batch in batches for target in batch.get("fine_labels") or batch["labels"]]
+    return Split(torch.from_numpy(pixels), torch.tensor(targets, dtype=torch.int64))

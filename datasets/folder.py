@@ -1,0 +1,106 @@
+"""A folder of images: train/CLASS/* and test/CLASS/* (or val/CLASS/*), as the user lays it out.
+
+Classes are the names of train's folders in alphabetical order. An image may lie in folders within its class.
+Hidden files and folders, and files that are not images by their extension, are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from conf.datasets import DatasetRow
+from datasets.base import Source, Split
+from datasets.images import EXTENSIONS, common_side, decode_images
+from datasets.places import bases
+
+DEFAULT_SIDE = 64  # pixels, where the images differ in size and none is asked for
+
+
+def find(row: DatasetRow, data: Path) -> Source:
+    """The folder that the user named by its path. Raises ValueError where it is missing or not laid out so."""
+    folder = Path(row.folder).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{row.name}: no such folder or data set")
+    if not (folder / "train").is_dir():
+        raise ValueError(f"{folder} has no folder train: images are expected in train/CLASS/ and test/CLASS/")
+    test = _test_folder(folder)
+    if test is None:
+        raise ValueError(f"{folder} has neither a folder test nor val: images are expected in test/CLASS/")
+    return Source("images", (folder / "train", test))
+
+
+def find_under(row: DatasetRow, data: Path) -> Source | None:
+    """The images of a data set of the table, laid out in data/<name or folder>/{train, test or val}/<class>/."""
+    for base in bases(row, data)[1:]:
+        test = _test_folder(base)
+        if test is not None and (base / "train").is_dir():
+            return Source("images", (base / "train", test))
+    return None
+
+
+def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and test images, row.channels x side x side.
+
+    side is the row's; where that is 0, it is size, else that of the images where all are squares of one size,
+    else 64. Raises ValueError for no classes, an empty class, a test class unknown to train, an unreadable image.
+    """
+    train_folder, test_folder = source.paths
+    train = {name: images_in(train_folder / name) for name in class_folders(train_folder)}
+    test = {name: images_in(test_folder / name) for name in class_folders(test_folder)}
+    _check_classes(train_folder, train, test_folder, test)
+    classes = tuple(train)
+    side = row.size or size or common_side([*_flat(train), *_flat(test)]) or DEFAULT_SIDE
+    return classes, _split(row, train, classes, side), _split(row, test, classes, side)
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, in alphabetical order, without hidden ones."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def images_in(folder: Path) -> list[str]:
+    """The paths of the image files in a folder and its folders, in alphabetical order, without hidden ones."""
+    paths = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [
+            os.path.join(parent, name)
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+        ]
+    return sorted(paths)
+
+
+def _test_folder(folder: Path) -> Path | None:
+    return next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
+
+
+def _check_classes(train_folder: Path, train: dict, test_folder: Path, test: dict) -> None:
+    for folder, classes in ((train_folder, train), (test_folder, test)):
+        if not classes:
+            raise ValueError(f"{folder} holds no classes: images are expected in a folder for each class")
+        empty = next((name for name, images in classes.items() if not images), None)
+        if empty is not None:
+            raise ValueError(f"class folder {folder / empty} holds no images: fill or remove it")
+    unknown = next((name for name in test if name not in train), None)
+    if unknown is not None:
+        raise ValueError(f"class {unknown!r} of {test_folder} is not in {train_folder}: both need the same classes")
+
+
+def _flat(images: dict[str, list[str]]) -> list[str]:
+    return [name for names in images.values() for name in names]
+
+
+def _split(row: DatasetRow, images: dict[str, list[str]], classes: tuple[str, ...], side: int) -> Split:
+    labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
+    names = [path for name in classes for path in images.get(name, ())]
+    pixels = decode_images(names, _read_file, row.channels, side, row.name)
+    return Split(pixels, torch.tensor(labels, dtype=torch.int64))
+
+
+def _read_file(name: str) -> bytes:
+    with open(name, "rb") as file:
+        return file.read()

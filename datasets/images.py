@@ -1,0 +1,80 @@
+"""From image files to one uint8 tensor: decoding in parallel threads, with errors that name the file."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+CHUNK = 64  # images a task: Python's overhead for a task is that of several small images
+
+
+def decode_images(
+    names: Sequence[str], read: Callable[[str], bytes], channels: int, side: int, label: str
+) -> torch.Tensor:
+    """Decode files into a tensor, N x channels x side x side, uint8.
+
+    names     of the files, as read takes them and as an error shows them
+    read      returns a file's bytes; it is called from several threads
+    channels  1: grey, 3: RGB
+    label     of the progress bar
+
+    An image that is not side x side is resized so that its shorter side fits (bilinear, antialiased), then cut
+    to its centre. Raises ValueError naming the first file that is not a readable image.
+    """
+    images = torch.empty(len(names), side, side, channels, dtype=torch.uint8)
+    pixels = images.numpy()
+
+    def decode(start: int) -> int:
+        stop = min(start + CHUNK, len(names))
+        for index in range(start, stop):
+            pixels[index] = decode_image(names[index], read(names[index]), channels, side)
+        return stop - start
+
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        with tqdm(total=len(names), desc=f"reading {label}", unit="image", leave=False, disable=None) as progress:
+            for done in pool.map(decode, range(0, len(names), CHUNK)):
+                progress.update(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return images.permute(0, 3, 1, 2).contiguous()
+
+
+def decode_image(name: str, content: bytes, channels: int, side: int) -> np.ndarray:
+    """One image, side x side x channels, uint8. Raises ValueError naming it where it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            image = file.convert("RGB" if channels == 3 else "L")
+        if image.size != (side, side):
+            image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError ...
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{name} is not a readable image ({reason}): repair or remove it") from error
+    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(side, side, channels)
+
+
+def common_side(names: Sequence[str]) -> int | None:
+    """The side in pixels of the image files where all are squares of one size, None otherwise.
+
+    Reads the headers only, up to the first that differs. Raises ValueError naming a file that is not an image.
+    """
+    side = None
+    for name in names:
+        try:
+            with Image.open(name) as image:
+                width, height = image.size
+        except Exception as error:  # as in decode_image
+            reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+            raise ValueError(f"{name} is not a readable image ({reason}): repair or remove it") from error
+        if width != height or side not in (None, width):
+            return None
+        side = width
+    return side

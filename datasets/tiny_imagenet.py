@@ -1,0 +1,123 @@
+"""Tiny-ImageNet as published: a zip file or the folder it unpacks to.
+
+wnids.txt lists the classes in order, words.txt their names; training images are train/<wnid>/images/*.JPEG.
+The published test images have no labels, so the validation images are the test split here: they lie in one flat
+folder and val/val_annotations.txt has their classes. Downloads: http://cs231n.stanford.edu/tiny-imagenet-200.zip
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from conf.datasets import DatasetRow
+from datasets.archives import check, read_members
+from datasets.base import Source, Split
+from datasets.images import decode_images
+from datasets.places import bases
+
+ANNOTATIONS = "val/val_annotations.txt"
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The data set's files wherever they lie: names relative to its folder, and a function that reads one."""
+
+    label: str
+    names: frozenset[str]
+    read: Callable[[str], bytes]
+
+    def lines(self, name: str) -> list[str]:
+        if name not in self.names:
+            raise ValueError(f"{self.label} has no {name}: lay the data set out as it is published")
+        return self.read(name).decode("utf-8").splitlines()
+
+
+def find(row: DatasetRow, data: Path) -> Source | None:
+    """The official archive, else its unpacked folder, under data or the data set's folder in it."""
+    (official,) = row.files
+    for base in bases(row, data):
+        if (base / official.name).is_file():
+            return Source("archive", (base / official.name,))
+    for base in bases(row, data):
+        for folder in (base / Path(official.name).stem, base):
+            if (folder / "wnids.txt").is_file() and (folder / ANNOTATIONS).is_file():
+                return Source("unpacked", tuple(folder / name for name in ("wnids.txt", "words.txt", "train", "val")))
+    return None
+
+
+def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and validation images (3 x 64 x 64). Raises ValueError naming what is missing or damaged."""
+    files = _in_archive(row, source.paths[0]) if source.kind == "archive" else _in_folder(source.paths[0].parent)
+    wnids = [line.strip() for line in files.lines("wnids.txt") if line.strip()]
+    if not wnids:
+        raise ValueError(f"{files.label}: wnids.txt lists no class")
+    train = _train_images(files, wnids)
+    test = _validation_images(files, wnids)
+    return _class_names(files, wnids), _split(row, files, train), _split(row, files, test)
+
+
+def _in_archive(row: DatasetRow, path: Path) -> _Files:
+    with path.open("rb") as file:  # opened once: what is read is what was checked
+        check(file, path, row.files[0].checksum)
+        contents = read_members(file, path, lambda name: "/test/" not in name)
+    top = next((name.removesuffix("wnids.txt") for name in contents if PurePosixPath(name).name == "wnids.txt"), "")
+    contents = {name.removeprefix(top): content for name, content in contents.items()}
+    return _Files(str(path), frozenset(contents), contents.__getitem__)
+
+
+def _in_folder(folder: Path) -> _Files:
+    paths = [*folder.glob("*.txt"), *folder.glob("train/*/images/*"), *folder.glob("val/images/*")]
+    names = frozenset(path.relative_to(folder).as_posix() for path in (*paths, folder / ANNOTATIONS))
+    return _Files(str(folder), names, lambda name: (folder / name).read_bytes())
+
+
+def _train_images(files: _Files, wnids: list[str]) -> list[tuple[str, int]]:
+    by_class: dict[str, list[str]] = {wnid: [] for wnid in wnids}
+    for name in files.names:
+        parts = name.split("/")
+        if len(parts) == 4 and parts[0] == "train" and parts[2] == "images" and parts[1] in by_class:
+            if parts[3].lower().endswith((".jpeg", ".jpg")) and not parts[3].startswith("."):
+                by_class[parts[1]].append(name)
+    for wnid, names in by_class.items():
+        if not names:
+            raise ValueError(f"{files.label}: class {wnid} of wnids.txt has no images in train/{wnid}/images")
+    return [(name, label) for label, names in enumerate(by_class.values()) for name in sorted(names)]
+
+
+def _validation_images(files: _Files, wnids: list[str]) -> list[tuple[str, int]]:
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    images = []
+    for number, line in enumerate(files.lines(ANNOTATIONS), start=1):
+        fields = line.split("\t")  # file name, wnid, then the bounding box
+        if not line.strip():
+            continue
+        if len(fields) < 2 or fields[1] not in labels:
+            raise ValueError(f"{files.label}: line {number} of {ANNOTATIONS} has no class of wnids.txt: {line[:60]!r}")
+        name = f"val/images/{fields[0]}"
+        if name not in files.names:
+            raise ValueError(f"{files.label}: {name}, which {ANNOTATIONS} lists, is missing")
+        images.append((name, labels[fields[1]]))
+    if not images:
+        raise ValueError(f"{files.label}: {ANNOTATIONS} lists no image")
+    return images
+
+
+def _class_names(files: _Files, wnids: list[str]) -> tuple[str, ...]:
+    """The first of each class's names in words.txt; the wnid where it has none, and behind a name that two share."""
+    words = {}
+    if "words.txt" in files.names:
+        words = dict(line.split("\t", 1) for line in files.lines("words.txt") if "\t" in line)
+    names = [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
+    return tuple(
+        name if names.count(name) == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)
+    )
+
+
+def _split(row: DatasetRow, files: _Files, images: list[tuple[str, int]]) -> Split:
+    names = [name for name, _ in images]
+    pixels = decode_images(names, files.read, row.channels, row.size, row.name)
+    return Split(pixels, torch.tensor([label for _, label in images], dtype=torch.int64))

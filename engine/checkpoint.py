@@ -1,0 +1,110 @@
+"""Checkpoints: written whole or not at all, verified before they are read, never able to run code.
+
+A checkpoint is torch.save's zip file whose comment is the SHA-256 of everything before the comment. torch.load
+reads it as it is; load() here also verifies the sum, since torch's own reader lets most flipped bits through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import tempfile
+from pathlib import Path
+
+import torch
+
+_MARK = b"sha256:"
+_COMMENT_LENGTH = len(_MARK) + 64
+_END_RECORD = 22  # bytes of a zip file's end record, whose last two are the length of the comment after it
+
+
+def to_bytes(content: dict) -> bytes:
+    """content (plain values and tensors) as a zip file with its checksum in the comment."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    assert data[-_END_RECORD:-18] == b"PK\x05\x06" and data[-2:] == b"\0\0", "torch.save wrote another zip layout"
+    body = data[:-2] + _COMMENT_LENGTH.to_bytes(2, "little")
+    return body + _MARK + hashlib.sha256(body).hexdigest().encode()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Temporary file in the same folder, fsync, rename, fsync of the folder; no file is left behind by a failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # other systems cannot open a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def save(path: Path, content: dict) -> None:
+    """Writes a checkpoint in place of an older one, or fails and leaves the older one as it was."""
+    write_atomically(path, to_bytes(content))
+
+
+def load(path: Path) -> dict:
+    """The content of a checkpoint, on the CPU.
+
+    A file without a checksum is taken as a plain file of weights by torch.save, as other projects write them.
+    Raises ValueError for a file that is missing, damaged, or holds more than tensors and plain values.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); give the path of a .pth file") from None
+    verified = data[-_COMMENT_LENGTH:].startswith(_MARK)
+    if verified:
+        body, digest = data[:-_COMMENT_LENGTH], data[-64:]
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            raise ValueError(f"{path}: damaged, its checksum does not match; take another checkpoint")
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path}: not read, it is damaged or holds more than tensors and plain values (it could run code)"
+        ) from None
+    except Exception as error:  # torch raises whatever its zip reader and unpickler meet in damaged bytes
+        raise ValueError(f"{path}: not a checkpoint, or damaged ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint or a state dict")
+    if "settings" in content and not verified:
+        raise ValueError(f"{path}: damaged, its checksum is gone; take another checkpoint")
+    return content
+
+
+def network_weights(content: dict) -> dict[str, torch.Tensor]:
+    """The weights to evaluate from a loaded checkpoint: averaged ones where the run kept them.
+
+    A bare state dict is taken too; the prefix module. of wrapped networks is dropped.
+    """
+    state = content.get("averaged") or content.get("network") or content
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Loads a state dict. Raises ValueError, with the first difference, where it is of another network."""
+    own = network.state_dict()
+    for key in own:
+        if key not in state:
+            raise ValueError(f"{path}: weights of another network, {key} is missing; give the -net they were made with")
+        if not isinstance(state[key], torch.Tensor) or state[key].shape != own[key].shape:
+            shape = list(getattr(state[key], "shape", []))
+            raise ValueError(f"{path}: weights of another network, {key} is {shape}, not {list(own[key].shape)}")
+    extra = next((key for key in state if key not in own), None)
+    if extra is not None:
+        raise ValueError(f"{path}: weights of another network, this one has no {extra}")
+    network.load_state_dict(state)

@@ -1,0 +1,44 @@
+"""Where a run computes, and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+
+def choose_device(gpu: bool | None) -> torch.device:
+    """CUDA, then Apple's mps, then the CPU; gpu True demands CUDA, False the CPU.
+
+    Raises ValueError where CUDA is demanded and not there.
+    """
+    if gpu and not torch.cuda.is_available():
+        raise ValueError("-gpu: no CUDA device is visible; leave it out to train on what is there, or mend the driver")
+    if gpu is False:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The device and the type of the forward pass; float32 is the case in which autocast does nothing."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def choose(cls, amp: str, device: torch.device) -> Precision:
+        """amp auto: bf16 on a CUDA device that has it, else fp16; float32 on other devices."""
+        if amp == "auto":
+            amp = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if device.type == "cuda" else "off"
+        return cls(device, {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp])
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """fp16's small gradients would vanish without loss scaling; for the other types it does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)

@@ -1,0 +1,200 @@
+"""A trained network as an equal one for inference: batch norms folded, copies' weights added, dropout gone.
+
+Layers that feed one another are found in nn.Sequential, nested ones included: every network here keeps its
+convolutions and batch norms in them. A batch norm elsewhere would stay as it is, and nothing would be lost.
+# NOTE: of a network in the literal form (models.create(literal=True)) only the batch norms are folded; its weights
+# that read copies are added where models.reuse.from_literal has carried them to the default form first.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from models.layers import GlobalAveragePool
+from models.reuse import ConvOnCopies, LinearOnCopies
+from models.summary import parameter_count
+
+
+@torch.no_grad()
+def fold(network: nn.Module) -> nn.Module:
+    """An equal network for inference, in eval mode, on the same device; network itself is left as it was.
+
+    - a layer that reads copies becomes a plain one with their slices added;
+    - a batch norm that follows a convolution or linear layer goes into it;
+    - one that follows something else (EffNet's follow an activation) goes into the next convolution or linear layer
+      where that is exact, and else stays: see next_reader and scale_input;
+    - dropout goes.
+
+    The outputs differ from the network's in eval mode by rounding only. Training the result would be another
+    training: the gradient of a sum of k slices counts once instead of k times.
+    """
+    folded = copy.deepcopy(network).eval()
+    for parent in folded.modules():
+        for name, layer in parent.named_children():
+            setattr(parent, name, without_training(layer))
+    for chain in chains(folded):
+        fold_into_previous(chain)
+        fold_into_next(chain)
+    for sequential in filter(is_plain_sequential, folded.modules()):
+        for name, layer in list(sequential.named_children()):
+            if type(layer) is nn.Identity:
+                delattr(sequential, name)
+    return folded
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters of a network as stored and folded; copies and batch_norms are what each kind of folding took."""
+
+    stored: int
+    folded: int
+    copies: int
+    batch_norms: int
+
+    @classmethod
+    def of(cls, network: nn.Module, folded: nn.Module) -> Sizes:
+        stored, left = parameter_count(network), parameter_count(folded)
+        readers = [layer for layer in network.modules() if isinstance(layer, LinearOnCopies | ConvOnCopies)]
+        copies = sum(layer.weight.numel() - layer.summed_weight().numel() for layer in readers)
+        return cls(stored, left, copies, stored - left - copies)
+
+    def __str__(self) -> str:
+        return (
+            f"parameters: {self.stored:,} stored, {self.folded:,} folded "
+            f"({self.copies:,} fewer where copies were read, {self.batch_norms:,} with the batch norms)"
+        )
+
+
+def without_training(layer: nn.Module) -> nn.Module:
+    """The layer itself, or what it is once training is over: copies' slices added, dropout an identity."""
+    if isinstance(layer, LinearOnCopies):
+        summed = layer.summed_weight()
+        # On the meta device no initial weights are drawn: the caller's random numbers stay as they are.
+        plain = nn.Linear(summed.shape[1], summed.shape[0], layer.bias is not None, device="meta")
+    elif isinstance(layer, ConvOnCopies):
+        summed = layer.summed_weight()
+        plain = nn.Conv2d(summed.shape[1], summed.shape[0], 1, bias=layer.bias is not None, device="meta")
+    else:
+        return nn.Identity() if isinstance(layer, _DropoutNd) else layer
+    plain.weight, plain.bias = nn.Parameter(summed, layer.weight.requires_grad), layer.bias
+    return plain.eval()
+
+
+class Place:
+    """Where a layer stands in its parent; layer reads it and replaces it."""
+
+    def __init__(self, parent: nn.Module, name: str) -> None:
+        self.parent, self.name = parent, name
+
+    @property
+    def layer(self) -> nn.Module:
+        return getattr(self.parent, self.name)
+
+    @layer.setter
+    def layer(self, layer: nn.Module) -> None:
+        setattr(self.parent, self.name, layer)
+
+
+def is_plain_sequential(layer: nn.Module) -> bool:
+    """Whether it does nothing but to call its children in order."""
+    return isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward
+
+
+def chains(network: nn.Module) -> list[list[Place]]:
+    """Every longest run of layers that feed one another, without identities; nested nn.Sequential are laid flat."""
+    sequentials = list(filter(is_plain_sequential, network.modules()))
+    inner = {id(child) for parent in sequentials for child in parent.children() if is_plain_sequential(child)}
+    return [flat(sequential) for sequential in sequentials if id(sequential) not in inner]
+
+
+def flat(sequential: nn.Sequential) -> list[Place]:
+    places = []
+    for name, child in sequential.named_children():
+        if is_plain_sequential(child):
+            places += flat(child)
+        elif type(child) is not nn.Identity:
+            places.append(Place(sequential, name))
+    return places
+
+
+def fold_into_previous(chain: list[Place]) -> None:
+    """Batch norms into the convolution or linear layer that they directly follow."""
+    for before, place in pairwise(chain):
+        if isinstance(place.layer, _BatchNorm) and place.layer.running_mean is not None:
+            if isinstance(before.layer, nn.Conv2d):
+                before.layer = fuse_conv_bn_eval(before.layer, place.layer)
+            elif isinstance(before.layer, nn.Linear):
+                before.layer = fuse_linear_bn_eval(before.layer, place.layer)
+            else:
+                continue
+            place.layer = nn.Identity()
+
+
+def fold_into_next(chain: list[Place]) -> None:
+    """Batch norms that are left into the convolution or linear layer that reads them, where that is exact."""
+    for number, place in enumerate(chain):
+        if isinstance(place.layer, _BatchNorm) and place.layer.running_mean is not None:
+            scale, shift = scale_and_shift(place.layer)
+            reader = next_reader(chain[number + 1 :], scale)
+            if reader is not None and scale_input(reader, scale, shift):
+                place.layer = nn.Identity()
+
+
+def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Batch norm in eval mode is x * scale + shift, for each channel."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def next_reader(following: list[Place], scale: Tensor) -> nn.Conv2d | nn.Linear | None:
+    """The layer that reads a scaled and shifted map, if only layers stand before it that commute with that.
+
+    A mean and a change of shape do; the largest of a window does where no scale is negative.
+    """
+    for place in following:
+        layer = place.layer
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            return layer
+        commutes = isinstance(layer, GlobalAveragePool | nn.Flatten | nn.Identity)
+        if not commutes and not (isinstance(layer, nn.MaxPool2d) and (scale >= 0).all()):
+            return None
+    return None
+
+
+def scale_input(reader: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -> bool:
+    """Changes the layer so that it gives for x what it gave for x * scale + shift. Returns whether that is exact.
+
+    The border of a convolution with zero padding is zero after the shift, so that a shift before it cannot be
+    expressed; such a layer is left alone.
+    """
+    padded = isinstance(reader, nn.Conv2d) and reader.padding_mode == "zeros" and any(reader.padding)
+    if padded and shift.any():
+        return False
+    weight = reader.weight
+    shift_columns, scale_columns = (columns(reader, values) for values in (shift, scale))
+    bias = (weight * shift_columns).flatten(1).sum(1)
+    reader.bias = nn.Parameter(bias if reader.bias is None else bias + reader.bias, weight.requires_grad)
+    reader.weight = nn.Parameter(weight * scale_columns, weight.requires_grad)
+    return True
+
+
+def columns(reader: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
+    """A value for each input channel in the shape of the layer's weight: out x in/groups (x 1 x 1).
+
+    A linear layer after nn.Flatten reads each channel in_features / channels times in a row.
+    """
+    if isinstance(reader, nn.Linear):
+        return values.repeat_interleave(reader.in_features // len(values))[None]
+    grouped = values.unflatten(0, (reader.groups, 1, -1))
+    return grouped.repeat(1, reader.out_channels // reader.groups, 1).flatten(0, 1)[:, :, None, None]

@@ -1,0 +1,113 @@
+"""From settings to everything a run needs, with nothing written yet: device, data, network, task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import datasets
+import models
+from conf import Settings
+from conf.datasets import find_row
+from datasets.augment import Augmentation, ImageSource
+from datasets.batches import EvaluationBatches, TrainingBatches
+from datasets.split import held_out
+from engine import checkpoint
+from engine.device import Precision, choose_device
+from engine.tasks import TASKS
+from models.registry import entry
+from models.summary import mac_count, parameter_count
+from utils import derived_seed
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, ready to start. evaluations: by split, "Val" first where images are held out, then "Test"."""
+
+    settings: Settings
+    precision: Precision
+    dataset: datasets.Dataset
+    network: nn.Module
+    task: object
+    training: TrainingBatches
+    evaluations: dict[str, EvaluationBatches]
+    parameters: int
+    macs: int
+
+    @property
+    def chosen_on(self) -> str:
+        """The split whose score chooses the best epoch."""
+        return next(iter(self.evaluations))
+
+
+def make_job(settings: Settings, weights: Path | None = None) -> Job:
+    """Raises ValueError for settings that cannot run; writes nothing but the packed data set."""
+    entry(settings.net)
+    row = find_row(settings.dataset)
+    device = choose_device(settings.gpu)
+    start = None if weights is None else checkpoint.load(weights)
+    data = datasets.load(row, Path(settings.data), settings.size or None)
+    torch.manual_seed(derived_seed(settings.seed, "weights", 0))
+    network = make_network(settings, data)
+    if start is not None:
+        take_weights(network, start, weights)
+    size, channels = data.train.images.shape[-1], data.train.images.shape[1]
+    macs = mac_count(network, channels, size)
+    training, evaluations = make_batches(settings, data, device)
+    return Job(
+        settings=settings,
+        precision=Precision.choose(settings.amp, device),
+        dataset=data,
+        network=to_device(network, device, settings.channels_last),
+        task=TASKS[row.task](len(data.classes), settings.label_smoothing),
+        training=training,
+        evaluations=evaluations,
+        parameters=parameter_count(network),
+        macs=macs,
+    )
+
+
+def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
+    return models.create(
+        settings.net,
+        num_classes=len(data.classes),
+        in_channels=data.train.images.shape[1],
+        image_size=data.train.images.shape[-1],
+        width=settings.width,
+    )
+
+
+def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    return network.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+
+
+def make_batches(
+    settings: Settings, data: datasets.Dataset, device: torch.device
+) -> tuple[TrainingBatches, dict[str, EvaluationBatches]]:
+    """The training batches, and those of each split that is evaluated."""
+    augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
+
+    def source(split: datasets.Split) -> ImageSource:
+        return ImageSource(split.images, split.targets, data.mean, data.std, augmentation, device)
+
+    train, test = source(data.train), source(data.test)
+    training_index, validation_index = held_out(data.train.targets, settings.val)
+    training = TrainingBatches(train, training_index, settings.batch_size, settings.seed, settings.shuffle)
+    evaluations = {"Test": EvaluationBatches(test, torch.arange(len(test)))}
+    if len(validation_index):
+        evaluations = {"Val": EvaluationBatches(train, validation_index), **evaluations}
+    return training, evaluations
+
+
+def take_weights(network: nn.Module, content: dict, path: Path) -> None:
+    """Starts network from a checkpoint; a classifier for another number of classes stays new, and that is said."""
+    state = checkpoint.network_weights(content)
+    own = network.state_dict()
+    for key in ("head.classifier.weight", "head.classifier.bias"):
+        if key in state and key in own and state[key].shape[0] != own[key].shape[0]:
+            print(f"{key}: made new, {path} has {state[key].shape[0]} classes and this run {own[key].shape[0]}")
+            state[key] = own[key]
+    checkpoint.load_weights(network, state, path)

@@ -1,0 +1,79 @@
+"""What a run writes while it trains: TensorBoard curves and metrics.csv. Every tag is over the global step."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from torchvision.utils import make_grid
+
+from engine.checkpoint import write_atomically
+
+
+class RunLog:
+    """The writer of one run's folder. Steps count from 1: a point at step s is of what s steps made.
+
+    step: the steps done when the run starts or goes on; points that an interrupted run wrote after it are purged.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self.folder = folder
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def steps(self, first: int, losses: list[float], rates: list[float]) -> None:
+        """Training loss and learning rate of the steps first + 1, first + 2, ..."""
+        for number, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=first + 1):
+            self.writer.add_scalar("Train/loss", loss, number)
+            self.writer.add_scalar("Train/lr", rate, number)
+
+    def scalars(self, step: int, prefix: str, values: dict[str, float]) -> None:
+        for tag, value in values.items():
+            self.writer.add_scalar(f"{prefix}/{tag}", value, step)
+
+    def graph(self, network: nn.Module, images: Tensor) -> None:
+        """The network's graph, traced in eval mode on a copy of a batch of one."""
+        was_training = network.training
+        with warnings.catch_warnings():  # add_graph traces, which torch calls deprecated; it has no other way
+            warnings.simplefilter("ignore", FutureWarning)
+            self.writer.add_graph(network.eval(), images[:1])
+        network.train(was_training)
+
+    def images(self, tag: str, images: Tensor, step: int) -> None:
+        """A grid of up to 64 images, N x C x H x W with values in 0..1."""
+        self.writer.add_image(tag, make_grid(images[:64], nrow=8), step)
+
+    def figure(self, tag: str, figure, step: int) -> None:
+        self.writer.add_figure(tag, figure, step)
+
+    def hyperparameters(self, settings: dict[str, object], metrics: dict[str, float], step: int) -> None:
+        """The HParams table's row. The metrics have tags of their own, Final/..., in the same file.
+
+        SummaryWriter.add_hparams would open a second run folder for them.
+        """
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+        }
+        metrics = {f"Final/{tag}": value for tag, value in metrics.items()}
+        for summary in hparams(plain, metrics):
+            self.writer.file_writer.add_summary(summary)
+        for tag, value in metrics.items():
+            self.writer.add_scalar(tag, value, step)
+
+    def table(self, history: list[dict]) -> None:
+        """metrics.csv, a line an epoch, written anew from the whole history so that a resume cannot repeat lines."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(history)
+        write_atomically(self.folder / "metrics.csv", text.getvalue().encode())
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()

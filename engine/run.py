@@ -1,0 +1,302 @@
+"""A training run from its first step to its result, and the evaluation of finished weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from conf import Settings
+from engine import checkpoint, report
+from engine.job import Job, make_job, to_device
+from engine.logs import RunLog
+from engine.loop import evaluate, train_epoch
+from engine.state import TrainState
+
+REGULAR_EVERY = 10  # epochs between the checkpoints that are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Folders:
+    """Where a run writes: curves under runs/, weights under checkpoints/, both by network and name."""
+
+    runs: Path
+    checkpoints: Path
+
+    @classmethod
+    def of(cls, settings: Settings, name: str) -> Folders:
+        inner = Path(settings.net) / name
+        return cls(Path(settings.out) / "runs" / inner, Path(settings.out) / "checkpoints" / inner)
+
+    @classmethod
+    def new(cls, settings: Settings) -> Folders:
+        """Raises ValueError where a run of that name exists."""
+        if any(part in settings.name for part in ("/", "\\", ":")) or settings.name.startswith("."):
+            raise ValueError(f"-name {settings.name}: must be a plain word, without slashes, colons or a leading dot")
+        dataset = Path(settings.dataset).resolve().name
+        stem = f"{dataset}-{settings.name or time.strftime('%Y%m%d-%H%M%S')}"
+        folders, number = cls.of(settings, stem), 1
+        while folders.runs.exists() or folders.checkpoints.exists():
+            if settings.name:
+                raise ValueError(
+                    f"-name {settings.name}: {folders.checkpoints} exists; take another name, "
+                    f"or go on with -resume {folders.checkpoints}"
+                )
+            number += 1
+            folders = cls.of(settings, f"{stem}-{number}")
+        return folders
+
+
+def train(settings: Settings, weights: Path | None = None) -> dict:
+    """A new run; returns its result, which is also written to result.json."""
+    job = make_job(settings, weights)
+    folders = Folders.new(settings)
+    state = TrainState.start(job.network, len(job.training), settings, job.precision)
+    folders.checkpoints.mkdir(parents=True)
+    text = yaml.safe_dump(dataclasses.asdict(settings) | {"milestones": list(settings.milestones)}, sort_keys=False)
+    checkpoint.write_atomically(folders.checkpoints / "settings.yaml", text.encode())
+    return Run(job, state, folders).finish()
+
+
+def resume(folder: Path, overrides: dict[str, object]) -> dict:
+    """Goes on with the run whose checkpoints lie in folder. overrides: settings that do not change its result."""
+    content = checkpoint.load(folder / "last.pth")
+    settings = dataclasses.replace(Settings(**content["settings"]), **overrides)
+    folders = Folders(folder.parents[2] / "runs" / folder.parent.name / folder.name, folder)
+    job = make_job(settings)
+    state = TrainState.start(job.network, len(job.training), settings, job.precision)
+    state.restore(content)
+    print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
+    return Run(job, state, folders).finish()
+
+
+def newest_run(out: Path) -> Path:
+    """The checkpoint folder of the run that saved last. Raises ValueError where there is none."""
+    saved = sorted((out / "checkpoints").glob("*/*/last.pth"), key=lambda path: path.stat().st_mtime)
+    if not saved:
+        raise ValueError(f"-resume last: no run has saved anything under {out / 'checkpoints'}; give its folder, or train")
+    return saved[-1].parent
+
+
+class Run:
+    """A job and its state, trained to the end epoch by epoch; every epoch is evaluated, logged and saved."""
+
+    def __init__(self, job: Job, state: TrainState, folders: Folders) -> None:
+        self.job, self.state, self.folders = job, state, folders
+        self.settings = job.settings
+
+    def finish(self) -> dict:
+        """Trains what is left of the run; returns its result."""
+        print(self.describe())
+        self.log = RunLog(self.folders.runs, self.state.step)
+        self.saved_at = time.monotonic()
+        if self.state.step == 0:
+            self.log_start()
+        while self.state.epoch < self.settings.epochs:
+            self.epoch()
+        result = self.result()
+        self.log_end(result)
+        self.log.close()
+        self.print_result(result)
+        return result
+
+    def describe(self) -> str:
+        job, settings = self.job, self.settings
+        images = {split: len(batches.index) for split, batches in job.evaluations.items()}
+        splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
+        side = job.dataset.train.images.shape[-1]
+        return (
+            f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
+            f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, "
+            f"{len(job.dataset.classes)} classes\n"
+            f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
+            f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
+            f"on {job.precision.device} in {str(job.precision.dtype).removeprefix('torch.')}; the best epoch is "
+            f"chosen on the {'validation images' if job.chosen_on == 'Val' else 'test set (give -val for a fair choice)'}\n"
+            f"curves: tensorboard --logdir {self.folders.runs.parents[1]}; weights: {self.folders.checkpoints}"
+        )
+
+    def epoch(self) -> None:
+        """One epoch, or what is left of it: train, evaluate, log, save."""
+        state, task = self.state, self.job.task
+        done_before, seconds_before = state.batch, state.seconds
+        metrics = {"Train": self.train_with_progress()}
+        bounds = self.job.training.bounds
+        images = bounds[-1][1] - bounds[done_before][0]
+        speed = images / (state.seconds - seconds_before)
+        for split, batches in self.job.evaluations.items():
+            metrics[split] = evaluate(state.evaluated(), batches, task, self.job.precision)
+        is_best = self.note(metrics, speed)
+        self.log_epoch(metrics, speed)
+        name = self.settings.net
+        self.save("last.pth")
+        if state.epoch % REGULAR_EVERY == 0:
+            self.save(f"{name}-{state.epoch}-regular.pth")
+        if is_best:
+            for old in self.folders.checkpoints.glob(f"{name}-*-best.pth"):
+                if old.name != f"{name}-{state.epoch}-best.pth":
+                    old.unlink()
+            self.save(f"{name}-{state.epoch}-best.pth")
+
+    def train_with_progress(self) -> dict[str, float]:
+        """Trains the rest of the epoch under a progress bar, which is silent without a terminal."""
+        state, task = self.state, self.job.task
+        started, seconds_before = time.perf_counter(), state.seconds
+        bar = tqdm(
+            total=len(self.job.training), initial=state.batch, disable=None, leave=False, unit="step",
+            desc=f"epoch {state.epoch + 1}/{self.settings.epochs}",
+        )
+
+        def on_read(losses: list[float], rates: list[float]) -> None:
+            first = state.step - len(losses)
+            self.log.steps(first, losses, rates)
+            state.seconds = seconds_before + time.perf_counter() - started
+            so_far = task.metrics(state.sums)
+            speed = len(losses) * self.settings.batch_size / max(1e-9, bar.format_dict["elapsed"] - on_read.elapsed)
+            on_read.elapsed = bar.format_dict["elapsed"]
+            bar.set_postfix_str(f"{task.describe(so_far)}, {speed:.0f} images/s", refresh=False)
+            bar.update(len(losses))
+            if time.monotonic() - self.saved_at > 60 * self.settings.save_every:
+                self.save("last.pth")
+
+        on_read.elapsed = 0.0
+        metrics = train_epoch(state, self.job.training, task, self.job.precision, self.settings, on_read)
+        bar.close()
+        return metrics
+
+    def note(self, metrics: dict[str, dict[str, float]], speed: float) -> bool:
+        """Adds the epoch's figures to the history; returns whether it is the best so far."""
+        state = self.state
+        row = {"epoch": state.epoch, "step": state.step, "lr": state.optimizer.param_groups[0]["lr"]}
+        for split, values in metrics.items():
+            row |= {f"{split.lower()} {key}": value for key, value in values.items()}
+        state.history.append(row | {"images per second": speed, "seconds": state.seconds})
+        score = self.job.task.score(metrics[self.job.chosen_on])
+        if state.best and score >= state.best["score"]:
+            return False
+        state.best = {"score": score, "epoch": state.epoch}
+        return True
+
+    def log_epoch(self, metrics: dict[str, dict[str, float]], speed: float) -> None:
+        state, task = self.state, self.job.task
+        self.log.scalars(state.step, "Train", {
+            "accuracy": metrics["Train"]["accuracy"], "images per second": speed, "epoch": state.epoch,
+        })
+        for split in self.job.evaluations:
+            self.log.scalars(state.step, split, task.tags(metrics[split]))
+        self.log.table(state.history)
+        texts = [f"{split.lower()} {task.describe(values)}" for split, values in metrics.items()]
+        print(f"epoch {state.epoch}/{self.settings.epochs}  {'  |  '.join(texts)}  |  {speed:.0f} images/s", flush=True)
+
+    def save(self, name: str) -> None:
+        """A checkpoint that holds all of the run; curves are flushed first, so that none is behind it."""
+        self.log.flush()
+        content = self.state.to_checkpoint() | {
+            "settings": dataclasses.asdict(self.settings),
+            "classes": list(self.job.dataset.classes),
+            "mean": list(self.job.dataset.mean),
+            "std": list(self.job.dataset.std),
+            "image_size": self.job.dataset.train.images.shape[-1],
+            "in_channels": self.job.dataset.train.images.shape[1],
+        }
+        checkpoint.save(self.folders.checkpoints / name, content)
+        self.saved_at = time.monotonic()
+
+    def log_start(self) -> None:
+        """The graph, and a grid of training images as the network sees them."""
+        job = self.job
+        images, _ = next(job.training.epoch(0))
+        mean = torch.tensor(job.dataset.mean, device=images.device)[:, None, None]
+        std = torch.tensor(job.dataset.std, device=images.device)[:, None, None]
+        self.log.images("Train/augmented images", (images * std + mean).clamp(0, 1).cpu(), 0)
+        self.log.graph(job.network, images)
+
+    def log_end(self, result: dict) -> None:
+        """Worst mistakes, confusion matrix, and the run's row in the HParams table."""
+        job, data = self.job, self.job.dataset
+        found = report.predictions(self.state.evaluated(), job.evaluations["Test"], job.precision)
+        step = self.state.step
+        self.log.figure("Test/worst mistakes", report.mistakes_figure(data.test.images, *found, data.classes), step)
+        self.log.figure("Test/confusion matrix", report.confusion_figure(*found, data.classes), step)
+        figures = {key: result[key] for key in ("test top-1 error", "test top-5 error", "test loss")}
+        self.log.hyperparameters(dataclasses.asdict(self.settings), figures, step)
+
+    def result(self) -> dict:
+        """Errors of the last and the best epoch, and what they were reached with; written to result.json."""
+        job, state, settings = self.job, self.state, self.settings
+        best = state.history[state.best["epoch"] - 1]
+        last = state.history[-1]
+        result = {
+            "net": settings.net,
+            "dataset": settings.dataset,
+            "recipe": settings.recipe,
+            "seed": settings.seed,
+            "epochs": settings.epochs,
+            "test loss": last["test loss"],
+            "test top-1 error": 1 - last["test accuracy"],
+            "test top-5 error": 1 - last["test top-5"],
+            "best epoch": state.best["epoch"],
+            "best epoch chosen on": {"Val": "validation images", "Test": "test set"}[job.chosen_on],
+            "best epoch's test top-1 error": 1 - best["test accuracy"],
+            "best epoch's test top-5 error": 1 - best["test top-5"],
+            "parameters": job.parameters,
+            "macs": job.macs,
+            "seconds": state.seconds,
+            "images per second": len(job.training.index) * settings.epochs / state.seconds,
+            "device": device_name(job.precision.device),
+            "torch": torch.__version__,
+            "commit": commit(),
+        }
+        text = json.dumps(result, indent=2) + "\n"
+        checkpoint.write_atomically(self.folders.checkpoints / "result.json", text.encode())
+        return result
+
+    def print_result(self, result: dict) -> None:
+        print(
+            f"last epoch: test top-1 error {100 * result['test top-1 error']:.2f} %, "
+            f"top-5 error {100 * result['test top-5 error']:.2f} %\n"
+            f"best epoch ({result['best epoch']}, chosen on the {result['best epoch chosen on']}): "
+            f"test top-1 error {100 * result[BEST]:.2f} %\n"
+            f"trained for {result['seconds']:.0f} s at {result['images per second']:.0f} images/s"
+        )
+
+
+BEST = "best epoch's test top-1 error"
+
+
+def test(path: Path, overrides: dict[str, object]) -> dict[str, float]:
+    """Evaluates the weights of a checkpoint on the test set of their data set, and prints the figures."""
+    content = checkpoint.load(path)
+    if "settings" not in content:
+        raise ValueError(f"{path}: holds weights only, not the network's name and data set; give a checkpoint of a run")
+    settings = dataclasses.replace(Settings(**content["settings"]), **overrides, val=0.0)
+    job = make_job(settings)
+    if list(job.dataset.classes) != content["classes"]:
+        raise ValueError(f"{path}: made for other classes than those of {settings.dataset}; give its own -dataset")
+    checkpoint.load_weights(job.network, checkpoint.network_weights(content), path)
+    metrics = evaluate(job.network, job.evaluations["Test"], job.task, job.precision)
+    print(f"{settings.net} on the {len(job.dataset.test.targets):,} test images of {settings.dataset}")
+    print(f"{job.task.describe(metrics)}  {job.parameters:,} parameters")
+    return metrics
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def commit() -> str:
+    """The commit of the source, with + where it was changed since; empty outside a git checkout."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        call = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,50 @@
+"""The learning rate and the optimizer of a run."""
+
+from __future__ import annotations
+
+import bisect
+import math
+
+import torch
+from torch import nn
+
+from conf import Settings
+
+
+def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) -> float:
+    """The share of the peak learning rate at a step counted from 0.
+
+    Linear warm-up by step, (step + 1) / warm-up steps; then by shape: step x gamma at each milestone, cosine or
+    linear from 1 at the end of the warm-up to 0 at the end of the run, or constant.
+    """
+    warm_steps = settings.warm * steps_per_epoch
+    warm_up = min(1.0, (step + 1) / warm_steps) if warm_steps > 0 else 1.0
+    if settings.schedule == "step":
+        # rounding keeps a milestone that is a whole number of epochs at the first step of the next
+        passed = bisect.bisect_right(settings.milestones, round(step / steps_per_epoch, 9))
+        return warm_up * settings.gamma**passed
+    if warm_up < 1.0 or settings.schedule == "constant":
+        return warm_up
+    total_steps = settings.epochs * steps_per_epoch
+    progress = (step - warm_steps) / max(1.0, total_steps - warm_steps)
+    progress = min(1.0, max(0.0, progress))
+    return 1.0 - progress if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """sgd, adam or adamw over all parameters, with the same weight decay on each, as the original has it."""
+    common = dict(lr=settings.lr, weight_decay=settings.weight_decay)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            network.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **common
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return kind(network.parameters(), **common)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, steps_per_epoch: int, settings: Settings
+) -> torch.optim.lr_scheduler.LambdaLR:
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, steps_per_epoch, settings)
+    )

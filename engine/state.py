@@ -1,0 +1,85 @@
+"""All that changes while a network trains, and its form in a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from conf import Settings
+from engine.device import Precision
+from engine.schedule import make_optimizer, make_schedule
+
+
+@dataclass
+class TrainState:
+    """A network in training.
+
+    epoch    epochs finished
+    batch    batches done in the current epoch
+    step     optimizer steps done since the start
+    sums     of the current epoch's metrics so far (engine/tasks.py)
+    history  one row of figures an epoch
+    best     {"score", "epoch"} of the best epoch so far, or empty
+    seconds  spent in training so far
+    """
+
+    network: nn.Module
+    averaged: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=list)
+    history: list[dict] = field(default_factory=list)
+    best: dict = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @classmethod
+    def start(cls, network: nn.Module, steps_per_epoch: int, settings: Settings, precision: Precision) -> TrainState:
+        """The state before the first step; network is on its device already."""
+        averaged = None
+        if settings.ema:
+            averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        optimizer = make_optimizer(network, settings)
+        schedule = make_schedule(optimizer, steps_per_epoch, settings)
+        return cls(network, averaged, optimizer, schedule, precision.scaler())
+
+    def evaluated(self) -> nn.Module:
+        """The network whose figures count: the averaged one where weights are averaged."""
+        return self.network if self.averaged is None else self.averaged.module
+
+    def to_checkpoint(self) -> dict:
+        """Plain values and tensors only."""
+        return {
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.module.state_dict(),
+            "averaged_steps": 0 if self.averaged is None else int(self.averaged.n_averaged),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {"last_epoch": self.schedule.last_epoch},
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "sums": self.sums,
+            "history": self.history,
+            "best": self.best,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, content: dict) -> None:
+        """Takes over everything that to_checkpoint wrote."""
+        self.network.load_state_dict(content["network"])
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(content["averaged"])
+            self.averaged.n_averaged.fill_(content["averaged_steps"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        # the rates of this step stand in the optimizer's groups; the schedule only counts
+        self.schedule.last_epoch = content["schedule"]["last_epoch"]
+        self.scaler.load_state_dict(content["scaler"])
+        for name in ("epoch", "batch", "step", "sums", "history", "best", "seconds"):
+            setattr(self, name, content[name])

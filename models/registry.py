@@ -1,0 +1,93 @@
+"""The networks by name: a table that the network files fill, and create(), which builds one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from utils import nearest
+
+SMALLEST_IMAGE = 8  # pixels: every network halves the map three times
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered network. shuffle_groups: g of the channel shuffle before its Reuse, for the cheap ones."""
+
+    builder: Callable[..., nn.Module]
+    shuffle_groups: int
+
+    def takes(self, parameter: str) -> bool:
+        """Whether the builder has this parameter: literal (a cheap network) or width."""
+        return parameter in inspect.signature(self.builder).parameters
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def register(builder: Callable[..., nn.Module] | None = None, *, shuffle_groups: int = 1):
+    """Decorator: registers a builder under its function's name, which is the word after -net.
+
+    A builder takes num_classes, in_channels and image_size, and width and literal where it has them.
+    Raises ValueError for a name that is taken.
+    """
+
+    def add(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        if function.__name__ in _ENTRIES:
+            raise ValueError(f"a network named {function.__name__} is registered already; give this one another name")
+        _ENTRIES[function.__name__] = Entry(function, shuffle_groups)
+        return function
+
+    return add(builder) if builder is not None else add
+
+
+def names() -> list[str]:
+    """The names of all networks, in the order of their registration."""
+    return list(_ENTRIES)
+
+
+def cheap_names() -> list[str]:
+    """The names of the networks with Reuse, which exist in a literal form too."""
+    return [name for name, known in _ENTRIES.items() if known.takes("literal")]
+
+
+def entry(name: str) -> Entry:
+    """Raises ValueError with the nearest names for an unknown one."""
+    if name not in _ENTRIES:
+        raise ValueError(f"-net {name}: unknown network; did you mean {nearest(name, _ENTRIES)}?")
+    return _ENTRIES[name]
+
+
+def create(
+    name: str,
+    num_classes: int = 100,
+    in_channels: int = 3,
+    image_size: int = 32,
+    width: float = 1.0,
+    literal: bool = False,
+) -> nn.Module:
+    """A network by name: N x in_channels x image_size x image_size float images -> N x num_classes logits.
+
+    width    multiplies the channel counts of the MobileNets and their cheap variants
+    literal  builds a cheap network by the definition of Reuse, with real concatenations; the same function,
+             slower. models.reuse.from_literal carries weights over.
+    Raises ValueError for an unknown name or a combination that cannot be built.
+    """
+    known = entry(name)
+    if image_size < SMALLEST_IMAGE:
+        raise ValueError(f"-size {image_size}: too small for {name}, which halves its map three times; give 8 or more")
+    if min(num_classes, in_channels) < 1:
+        raise ValueError(f"{name}: num_classes {num_classes} and in_channels {in_channels} must be at least 1")
+    options = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    if known.takes("width"):
+        options["width"] = width
+    elif width != 1.0:
+        raise ValueError(f"-width {width:g}: {name} has no width multiplier; leave it out")
+    if known.takes("literal"):
+        options["literal"] = literal
+    elif literal:
+        raise ValueError(f"literal: {name} has no Reuse and so only one form; the cheap ones are {cheap_names()}")
+    return known.builder(**options)

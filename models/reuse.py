@@ -1,0 +1,188 @@
+"""Reuse: widening feature maps by repeating channels, and the same function without a copy.
+
+Reuse(k) stands where a lightweight network has a 1x1 convolution that only widens. Every cheap network has two
+forms with the same parameters: the literal one repeats feature maps as the definition says; the default one
+computes the same without repeating anything. The equalities it rests on (C channels in, E = kC after Reuse):
+
+- an elementwise activation after Reuse may be applied before it, to C channels;
+- Reuse(k) and a depthwise convolution are k depthwise convolutions of the same C channels, side by side;
+- a channel shuffle before Reuse only changes the order of these outputs (see from_literal);
+- a layer linear in k copies of y is a layer on y with the k slices of its weight added.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import registry
+from models.layers import global_average
+
+
+class Reuse(nn.Module):
+    """N x C (x H x W) -> N x times*C (x H x W): a channel shuffle with `groups` groups, then `times` copies.
+
+    groups must divide C. ShuffleNet's shuffle: view as groups x C/groups, transpose, flatten.
+    """
+
+    def __init__(self, times: int, groups: int = 1) -> None:
+        super().__init__()
+        self.times, self.groups = times, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([shuffled(x, self.groups)] * self.times, dim=1)
+
+    def extra_repr(self) -> str:
+        return f"times={self.times}, groups={self.groups}"
+
+
+def shuffled(x: Tensor, groups: int) -> Tensor:
+    """Dimension 1 shuffled: view as groups x C/groups, transpose, flatten. Identity for groups 1 and C."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def literal_channels(channels: int, times: int, groups: int) -> Tensor:
+    """For each channel of the default form's expanded map, its index in the literal form's: int64, times*C long.
+
+    Channel m*C + c of the default form comes from input channel c. In the literal form that channel stands, after
+    the shuffle, at position p(c) of every copy, so it is number m*C + p(c); without a shuffle, the same number.
+    """
+    source = shuffled(torch.arange(channels)[None], groups)[0]  # position -> the input channel it reads
+    position = torch.argsort(source)
+    return (position + channels * torch.arange(times)[:, None]).flatten()
+
+
+class ReuseDepthwise(nn.Conv2d):
+    """Reuse(times), then a depthwise convolution: N x C x H x W -> N x times*C x H' x W', without repeating the map.
+
+    The weights are the literal form's, (times*C) x 1 x K x K: filter m*C + c reads channel c. Each copy's C filters
+    are a depthwise convolution of x itself; the results are laid side by side.
+    NOTE: Conv2d(C, times*C, groups=C) is the same function in another order of its outputs. oneDNN, which computes
+    convolutions on CPUs, is fast for one filter a channel only (benchmarks/reuse.py -multiplier measures both).
+    """
+
+    def __init__(self, channels: int, times: int, kernel_size: int, stride: int) -> None:
+        super().__init__(
+            channels, channels * times, kernel_size, stride, kernel_size // 2, groups=channels, bias=False
+        )
+        self.times = times
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding
+        if min(x.shape[2:]) < self.kernel_size[0]:
+            # oneDNN's gradient of the weights is several times slower where a kernel is larger than its map
+            x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), 0
+        filters = self.weight.chunk(self.times)
+        biases = [None] * self.times if self.bias is None else self.bias.chunk(self.times)
+        maps = [
+            F.conv2d(x, weight, bias, self.stride, padding, groups=self.groups)
+            for weight, bias in zip(filters, biases, strict=True)
+        ]
+        return maps[0] if self.times == 1 else torch.cat(maps, dim=1)
+
+
+class ReuseSqueezeExcite(nn.Module):
+    """Squeeze-excite whose second linear layer is Reuse: pool, linear E -> E/r, ReLU, the E/r values repeated r times.
+
+    Channel n gets gate n mod (E/r). order: literal_channels of the map it gates where that differs from the literal
+    form's (a shuffled network's default form), else None. gate: the function of the gates; cheapV3 has none, they
+    are unbounded.
+    """
+
+    def __init__(self, channels: int, reduction: int, order: Tensor | None, gate: nn.Module) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(channels, channels // reduction, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.gate = gate
+        self.reuse = Reuse(reduction)
+        self.register_buffer("order", order, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = self.reuse(self.gate(self.relu(self.reduce(global_average(x)))))  # N x E numbers, not a map
+        if self.order is not None:
+            gates = gates[:, self.order]
+        return x * gates[:, :, None, None]
+
+
+class LinearOnCopies(nn.Linear):
+    """The linear layer that follows Reuse(times), applied to what Reuse would have repeated: N x C -> N x out.
+
+    It stores the out x times*C weights of the literal form. Without dropout it adds their slices at every call.
+    With dropout, in training, the vector is repeated, since dropout falls on each copy by itself.
+    """
+
+    def __init__(self, channels: int, out_features: int, times: int, dropout: float = 0.0) -> None:
+        super().__init__(channels * times, out_features)
+        self.times, self.dropout = times, dropout
+
+    def summed_weight(self) -> Tensor:
+        return self.weight.unflatten(1, (self.times, -1)).sum(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.dropout:
+            return F.linear(F.dropout(x.repeat(1, self.times), self.dropout), self.weight, self.bias)
+        return F.linear(x, self.summed_weight(), self.bias)
+
+
+class ConvOnCopies(nn.Conv2d):
+    """The 1x1 convolution that follows Reuse(times) of `copied` channels, beside `rest` channels that stand once.
+
+    N x (copied + rest) x H x W -> N x out x H x W. It stores the literal form's weights, whose first
+    times * copied columns read the copies, and adds the slices at every call.
+    """
+
+    def __init__(self, copied: int, rest: int, out_channels: int, times: int, bias: bool = False) -> None:
+        super().__init__(copied * times + rest, out_channels, 1, bias=bias)
+        self.copied, self.times = copied, times
+
+    def summed_weight(self) -> Tensor:
+        copies, rest = self.weight.tensor_split([self.copied * self.times], dim=1)
+        return torch.cat([copies.unflatten(1, (self.times, -1)).sum(1), rest], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.summed_weight(), self.bias)
+
+
+def from_literal(state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """A literal network's state dict as the default form's, exactly: the same but for shuffled networks' order.
+
+    Raises ValueError where name is not a cheap network.
+    """
+    return _reordered(state_dict, name, lambda tensor, dim, order: tensor.index_select(dim, order))
+
+
+def to_literal(state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The inverse of from_literal."""
+    return _reordered(state_dict, name, lambda tensor, dim, order: tensor.index_select(dim, torch.argsort(order)))
+
+
+def _reordered(state_dict: dict[str, Tensor], name: str, move) -> dict[str, Tensor]:
+    """Every tensor that counts the expanded channels of a block, moved to the other form's order.
+
+    These are, in a block: the depthwise convolution's filters and its batch norm (dimension 0), and the columns
+    (dimension 1) of the squeeze-excite's linear layer and of the 1x1 convolution that ends the block.
+    """
+    known = registry.entry(name)
+    if not known.takes("literal"):
+        raise ValueError(f"{name} has no Reuse and so only one form; the cheap ones are {registry.cheap_names()}")
+    result = dict(state_dict)
+    channels = next((w.shape[0] for key, w in reversed(state_dict.items()) if _is_stem_convolution(key)), None)
+    number = 0
+    while f"blocks.{number}.depthwise.conv.weight" in state_dict:
+        block = f"blocks.{number}."
+        expanded = state_dict[block + "depthwise.conv.weight"].shape[0]
+        order = literal_channels(channels, expanded // channels, known.shuffle_groups)
+        for key, tensor in state_dict.items():
+            part = key.removeprefix(block)
+            if key.startswith(block + "depthwise.") and tensor.ndim:
+                result[key] = move(tensor, 0, order.to(tensor.device))
+            elif part in ("se.reduce.weight", "project.conv.weight"):
+                result[key] = move(tensor, 1, order.to(tensor.device))
+        channels = state_dict[block + "project.conv.weight"].shape[0]
+        number += 1
+    return result
+
+
+def _is_stem_convolution(key: str) -> bool:
+    return key.startswith("stem.") and key.endswith("conv.weight")

@@ -1,0 +1,202 @@
+"""What a network costs: parameters and multiply-accumulates; and what running a network's file prints.
+
+    python models/cheapV3.py [NETWORK] [-size 32] [-classes 100] [-width 1]
+
+For each network of the file: torchsummary's table of layers, the figures of three counters and what they differ in
+(see counters.py), parameters, size, and the measured time of a forward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import os
+import re
+import sys
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import counters, registry
+from models.reuse import ConvOnCopies, LinearOnCopies
+from utils import nearest
+
+MEGABYTE = 1024**2  # bytes; as torchsummary has it
+IN_CHANNELS = 3
+COUNTERS = (  # name, function, what it counts
+    ("thop", counters.thop_count, "MACs without bias, and batch norm, of layers whose very class it knows"),
+    ("flopth", counters.flopth_count, "MACs with the bias of convolutions; batch norm, activations, pools by their values"),
+)
+TORCH_COUNTS = "MACs of every convolution and matrix product that runs, without bias; nothing else"
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Trainable parameters; running statistics of batch norm are buffers and not counted."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def mac_count(network: nn.Module, in_channels: int, image_size: int) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image, in eval mode."""
+    twin = copy.deepcopy(network).cpu().eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        twin(torch.zeros(1, in_channels, image_size, image_size))
+    return counter.get_total_flops() // 2  # it counts a multiply-accumulate as two operations
+
+
+def weights_on_copies(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """For each part of a network (stem, head, ...) the weights that read copies: (stored, worth).
+
+    Copies of one map make the slices of these weights act as their sum: it is the sum that the network is worth.
+    """
+    parts: dict[str, tuple[int, int]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, LinearOnCopies | ConvOnCopies):
+            stored, worth = parts.get(name.split(".")[0], (0, 0))
+            own, summed = module.weight.numel(), module.summed_weight().numel()
+            parts[name.split(".")[0]] = stored + own, worth + summed
+    return parts
+
+
+def layer_table(network: nn.Module, in_channels: int, image_size: int) -> str:
+    """torchsummary's table. Raises nothing where its total differs from parameter_count: a last line says so."""
+    twin, _ = counters.prepared(network, in_channels, image_size)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), counters.quiet() as printed:
+        from torchsummary import summary
+
+        summary(twin, (in_channels, image_size, image_size), device="cpu")
+    table = printed.getvalue().rstrip()
+    total = int(re.search(r"Total params: ([\d,]+)", table)[1].replace(",", ""))
+    if total != parameter_count(network):
+        table += f"\ntorchsummary adds {total - parameter_count(network):+,} parameters: it counts a layer each time it runs"
+    return table
+
+
+def counter_lines(network: nn.Module, in_channels: int, image_size: int) -> list[str]:
+    """A line for each counter with its figure, and below it what makes it differ from torch's."""
+    total, layers = counters.torch_count(network, in_channels, image_size)
+    lines = [f"{'torch':8}{total:15,}  {TORCH_COUNTS}"]
+    for name, function, what in COUNTERS:
+        count = function(network, in_channels, image_size)
+        terms = [
+            f"{'+' if amount > 0 else '-'} {abs(amount):,} ({words})"
+            for amount, words in counters.differences(count, total, layers)
+        ]
+        lines.append(f"{name:8}{count.total:15,}  {what}")
+        lines.append(f"{'':25}= " + " ".join([f"torch's {total:,}", *terms]))
+        unknown = counters.uncounted(count, layers)
+        if unknown:
+            lines.append(f"{'':25}no rule, so zero: {', '.join(unknown)}")
+    return lines
+
+
+def size_lines(network: nn.Module) -> list[str]:
+    """Parameters, what those that read copies are worth, and the size in MB."""
+    count = parameter_count(network)
+    lines = [f"{'parameters':10}{count:13,}"]
+    parts = weights_on_copies(network)
+    if parts:
+        worth = count - sum(stored - summed for stored, summed in parts.values())
+        where = ", ".join(f"{part} {stored:,} -> {summed:,}" for part, (stored, summed) in parts.items())
+        lines.append(f"{'':10}{worth:13,}  once the weights that read copies of one map are added ({where})")
+    parameters = sum(parameter.nbytes for parameter in network.parameters())
+    stored = sum(tensor.nbytes for tensor in network.state_dict().values())
+    lines.append(
+        f"{'size':10}{parameters / MEGABYTE:13.2f}  MB of {MEGABYTE:,} bytes in float32; "
+        f"{stored / MEGABYTE:.2f} with the buffers of its state dict"
+    )
+    return lines
+
+
+def forward_line(network: nn.Module, in_channels: int, image_size: int, seconds: float = 0.3) -> str:
+    """The median time of a forward pass of one image, measured for `seconds` on CUDA where there is any, else CPU."""
+    from torch.utils.benchmark import Timer
+
+    twin, image = counters.prepared(network, in_channels, image_size)
+    threads = torch.get_num_threads()
+    where = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    if torch.cuda.is_available():
+        twin, image, where = twin.to("cuda"), image.to("cuda"), torch.cuda.get_device_name()
+    with torch.inference_mode():
+        timer = Timer("twin(image)", globals={"twin": twin, "image": image}, num_threads=threads)
+        measured = timer.blocked_autorange(min_run_time=seconds)
+    runs = len(measured.times) * measured.number_per_run
+    return f"{'forward':10}{measured.median * 1e3:13.2f}  ms, median of {runs} runs, batch 1, float32, {where}"
+
+
+def describe(name: str, network: nn.Module, in_channels: int, image_size: int, literal: nn.Module | None = None) -> str:
+    """All that is printed of a network, which stays as it is. literal: its literal form, for a cheap one."""
+    lines = [layer_table(network, in_channels, image_size), ""]
+    lines.append(f"{name}: one image of {in_channels} x {image_size} x {image_size}, in eval mode. MACs:")
+    lines += counter_lines(network, in_channels, image_size)
+    if literal is not None:
+        macs = mac_count(literal, in_channels, image_size)
+        lines.append(f"{'':8}{macs:15,}  by torch in the literal form, which copies feature maps and adds no weights")
+    lines += size_lines(network)
+    lines.append(forward_line(network, in_channels, image_size))
+    return "\n".join(lines)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse with its errors as ValueError, for main() to print as one line."""
+
+    def error(self, message: str):
+        raise ValueError(message.replace("argument ", "", 1))
+
+
+def options(file: str, words: list[str]) -> argparse.Namespace:
+    """Raises ValueError for words that are no options, and for values that cannot be."""
+    parser = OneLineParser(prog=f"{file}.py", description="Prints what this file's networks cost.", allow_abbrev=False)
+    parser.add_argument("network", nargs="?", help="one of the file's networks (default: all of them)")
+    for word, kind, default, text in (
+        ("size", int, 32, "side of the image in pixels"),
+        ("classes", int, 100, "number of classes"),
+        ("width", float, 1.0, "width multiplier, for the networks that have one"),
+    ):
+        parser.add_argument(
+            f"-{word}", f"--{word}", type=kind, default=default, metavar="N", help=f"{text} (default: {default:g})"
+        )
+    for word in words:  # argparse would guess at a prefix of a single-dash option
+        match = re.match(r"--?([A-Za-z][^=]*)", word)
+        if match and match[1] not in ("size", "classes", "width", "h", "help"):
+            near = nearest(match[1], ("size", "classes", "width")).replace(" or ", " or -").replace(", ", ", -")
+            raise ValueError(f"{match[0]}: unknown option; did you mean -{near}?")
+    given = parser.parse_args(words)
+    if given.classes < 1:
+        raise ValueError(f"-classes {given.classes}: must be at least 1")
+    if not (math.isfinite(given.width) and given.width > 0):
+        raise ValueError(f"-width {given.width:g}: must be a finite number above 0")
+    return given
+
+
+def names_of(file: str, wanted: str | None) -> list[str]:
+    """The networks that models/<file>.py registers, or the wanted one of them. Raises ValueError for any other."""
+    names = [name for name in registry.names() if registry.entry(name).builder.__module__ == f"models.{file}"]
+    if wanted is None or wanted in names:
+        return names if wanted is None else [wanted]
+    if wanted in registry.names():
+        other = registry.entry(wanted).builder.__module__.replace(".", "/")
+        raise ValueError(f"{wanted}: a network of {other}.py; this file has {', '.join(names)}")
+    raise ValueError(f"{wanted}: no network of this file; it has {', '.join(names)}")
+
+
+def main(file: str, words: list[str] | None = None) -> int:
+    """Describes the networks of models/<file>.py. words: the command line's. Returns the exit status, 2 for mistakes."""
+    try:
+        given = options(file, sys.argv[1:] if words is None else words)
+        shape = dict(num_classes=given.classes, in_channels=IN_CHANNELS, image_size=given.size, width=given.width)
+        with torch.random.fork_rng(devices=[]):
+            built = {name: registry.create(name, **shape) for name in names_of(file, given.network)}
+            for name, network in built.items():
+                literal = registry.create(name, **shape, literal=True) if name in registry.cheap_names() else None
+                print(describe(name, network, IN_CHANNELS, given.size, literal), end="\n\n", flush=True)
+    except ValueError as error:
+        print(f"{file}.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:  # a counting library, or what one imports
+        print(f"{file}.py: {error}; pip install -r requirements.txt", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # head, or less, has seen enough; what is left at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

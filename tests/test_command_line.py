@@ -1,0 +1,158 @@
+"""The command line: mistakes get one line and status 2 before anything is written; options mean what they say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+import models
+
+ROOT = Path(main.__file__).parent
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working folder with a few files to be mistaken about."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no_classes" / "train").mkdir(parents=True)
+    (tmp_path / "no_classes" / "test").mkdir()
+    write_images(tmp_path / "stranger", train=("cat", "dog"), test=("cat", "fish"))
+    write_images(tmp_path / "broken", train=("cat", "dog"), test=("cat", "dog"))
+    (tmp_path / "broken" / "train" / "dog" / "bad.png").write_bytes(b"this is no image")
+    torch.save(models.create("cheapV2", num_classes=10, in_channels=1).state_dict(), tmp_path / "other.pth")
+    (tmp_path / "damaged.pth").write_bytes((tmp_path / "other.pth").read_bytes()[:5000])
+    (tmp_path / "mine.yaml").write_text("epochs: 3\nlearning_rate: 0.1\n")
+    return tmp_path
+
+
+def write_images(folder: Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    import numpy
+    from PIL import Image
+
+    random = numpy.random.default_rng(0)
+    for split, classes in (("train", train), ("test", test)):
+        for name in classes:
+            (folder / split / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = random.integers(0, 256, (16, 16, 3), dtype=numpy.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+
+
+def call(capsys, *words: str) -> tuple[int, str]:
+    """(exit status, what stood on stderr) of main.py with these words."""
+    sys.argv = ["main.py", *words]
+    status = main.main()
+    return status, capsys.readouterr().err
+
+
+MISTAKES = [
+    ("", "-net: which network"),
+    ("-net cheapv33", "did you mean cheapV3"),
+    ("-nett cheapV3", "-nett: unknown option; did you mean -net"),
+    ("-net cheapV3 -ep 3", "-ep: unknown option"),
+    ("-net cheapV3 -wdith 0.5", "did you mean -width"),
+    ("-net cheapV3 stray", "stray"),
+    ("-net", "expected one argument"),
+    ("-net cheapV3 -dataset cifar1000", "did you mean cifar100"),
+    ("-net cheapV3 -dataset ./nowhere", "no such folder"),
+    ("-net cheapV3 -dataset empty", "empty"),
+    ("-net cheapV3 -dataset no_classes", "no_classes"),
+    ("-net cheapV3 -dataset stranger", "fish"),
+    ("-net cheapV3 -dataset broken", "bad.png"),
+    ("-net cheapV3 -dataset digits -b 0", "-b 0: must be at least 1"),
+    ("-net cheapV3 -dataset digits -b many", "many"),
+    ("-net cheapV3 -dataset digits -epochs 0", "-epochs 0: must be at least 1"),
+    ("-net cheapV3 -dataset digits -lr -0.1", "-lr -0.1: must be at least 0"),
+    ("-net cheapV3 -dataset digits -lr 0", "must be above 0"),
+    ("-net cheapV3 -dataset digits -lr nan", "finite"),
+    ("-net cheapV3 -dataset digits -lr inf", "finite"),
+    ("-net cheapV3 -dataset digits -val 1.5", "at most 0.9"),
+    ("-net cheapV3 -dataset digits -val 0.0001", "-val 0.0001"),
+    ("-net cheapV3 -dataset digits -width 0.001", "-width 0.001"),
+    ("-net cheapV3 -dataset digits -size 4", "too small"),
+    ("-net cheapV3 -dataset digits -s maybe", "true or false"),
+    ("-net cheapV3 -dataset digits -recipe orignal", "did you mean original"),
+    ("-net cheapV3 -dataset digits -recipe mine.yaml", "unknown knob 'learning_rate'"),
+    ("-net cheapV3 -dataset digits -recipe gone.yaml", "no such recipe"),
+    ("-net cheapV3 -dataset digits -nesterov", "goes with -optimizer sgd"),
+    ("-net cheapV3 -dataset digits -warm 16", "longer than the whole run"),
+    ("-net cheapV3 -dataset digits -milestones 9 3", "must rise"),
+    ("-net cheapV3 -dataset digits -name a/b", "plain word"),
+    ("-net cheapV3 -dataset digits -weights gone.pth", "gone.pth: cannot be read"),
+    ("-net cheapV3 -dataset digits -weights other.pth", "weights of another network"),
+    ("-net cheapV3 -dataset digits -weights damaged.pth", "damaged"),
+    ("-net cheapV3 -dataset digits -weights mine.yaml", "not a checkpoint, or damaged"),
+    ("-test", "needs -weights"),
+    ("-test -weights other.pth", "holds weights only"),
+    ("-test -weights other.pth -net cheapV3", "contradicts -test"),
+    ("-resume last", "no run has saved"),
+    ("-resume last -lr 0.1", "contradicts -resume"),
+    ("-resume empty", "last.pth: cannot be read"),
+    ("-resume empty -weights other.pth", "leave out -weights"),
+]
+if not torch.cuda.is_available():
+    MISTAKES.append(("-net cheapV3 -dataset digits -gpu", "no CUDA device"))
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[words or "nothing" for words, _ in MISTAKES])
+def test_mistakes(place, capsys, words, message):
+    before = sorted(place.rglob("*"))
+    status, error = call(capsys, *words.split())
+    assert status == 2
+    assert message in error and len(error.splitlines()) == 1 and "Traceback" not in error
+    assert sorted(place.rglob("*")) == before
+
+
+def test_no_network_says_where_the_file_goes(place, capsys, monkeypatch):
+    """A download that cannot be had ends in one line; digits is offered."""
+    for word in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(word, "http://127.0.0.1:9")  # nothing listens there
+    status, error = call(capsys, "-net", "cheapV3", "-dataset", "cifar10")
+    assert status == 2 and len(error.splitlines()) == 1
+    assert "cifar-10-python.tar.gz" in error and "digits" in error
+
+
+def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
+    sys.argv = "main.py --net cheapV3 -dataset digits -s False -b 32 --epochs 30 -dry".split()
+    before = sorted(place.rglob("*"))
+    assert main.main() == 0
+    printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert printed["shuffle"] == "False" and printed["batch_size"] == "32"
+    assert printed["warm"] == "4.0"  # two of the recipe's fifteen epochs are four of thirty
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("word", ["-s", "-s true", "-s True", "--s 1"])
+def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
+    sys.argv = f"main.py -net cheapV3 -dataset digits {word} -dry".split()
+    assert main.main() == 0
+    assert "shuffle: True" in capsys.readouterr().out
+
+
+def test_as_a_program(tmp_path):
+    """From any folder, with a terminal's eyes: help works, a mistake has no traceback."""
+    program = [sys.executable, str(ROOT / "main.py")]
+    done = subprocess.run([*program, "-h"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "-net" in done.stdout and "default" in done.stdout
+    done = subprocess.run([*program, "-net", "resnet"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_name_that_is_taken(place, capsys):
+    (place / "checkpoints" / "cheapV3" / "digits-try1").mkdir(parents=True)
+    status, error = call(capsys, *"-net cheapV3 -dataset digits -name try1".split())
+    assert status == 2 and "take another name" in error
+
+
+def test_json_settings_are_plain():
+    """What a run saves as its settings can be read by anything."""
+    from conf.resolve import settings
+
+    import dataclasses
+
+    assert json.loads(json.dumps(dataclasses.asdict(settings({"net": "cheapV3"}))))["net"] == "cheapV3"

@@ -1,0 +1,569 @@
+"""The readers on files in the official layouts, and the packed cache."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision.transforms.v2 import functional as transforms
+
+import datasets
+from conf.datasets import DATASETS, DatasetRow, OfficialFile, find_row
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+CLASSES = ("apple", "bee", "cup")
+
+
+def md5(content: bytes) -> str:
+    return "md5:" + hashlib.md5(content).hexdigest()
+
+
+def pixels(count: int, side: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+
+
+def cifar_pickles(count: int = 6) -> dict[str, bytes]:
+    """CIFAR-100's three pickles with a few images; labels in order, as a folder of images has them."""
+    labels = [index * len(CLASSES) // count for index in range(count)]
+    batches = {
+        name: {"data": pixels(count, seed=seed).reshape(count, -1), "fine_labels": labels, "coarse_labels": [0] * count}
+        for seed, name in enumerate(("train", "test"))
+    }
+    batches["meta"] = {"fine_label_names": list(CLASSES), "coarse_label_names": ["things"]}
+    return {f"cifar-100-python/{name}": pickle.dumps(batch, protocol=2) for name, batch in batches.items()}
+
+
+def tar_gz(contents: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def cifar_row(archive: bytes, contents: dict[str, bytes]) -> DatasetRow:
+    file = OfficialFile("cifar-100-python.tar.gz", "http://127.0.0.1:9/cifar-100-python.tar.gz", md5(archive))
+    members = tuple((name, md5(content)) for name, content in contents.items())
+    return replace(DATASETS["cifar100"], files=(file,), members=members)
+
+
+def lay_out(folder: Path, contents: dict[str, bytes]) -> None:
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def save_image(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0).squeeze())).save(path)
+
+
+def same(first: datasets.Dataset, second: datasets.Dataset) -> bool:
+    tensors = [(d.train.images, d.train.targets, d.test.images, d.test.targets) for d in (first, second)]
+    figures = [(d.classes, d.mean, d.std) for d in (first, second)]
+    return figures[0] == figures[1] and all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Two classes, two training images and one test image each, 20 x 20."""
+    for number, name in enumerate(("cat", "dog")):
+        for index, values in enumerate(pixels(2, side=20, seed=number)):
+            save_image(tmp_path / "images" / "train" / name / f"{index}.png", values)
+        save_image(tmp_path / "images" / "test" / name / "a.png", pixels(1, side=20, seed=9 + number)[0])
+    return tmp_path / "images"
+
+
+def load_folder(folder: Path, size: int | None = None) -> datasets.Dataset:
+    return datasets.load(find_row(str(folder)), folder.parent / "data", size)
+
+
+def test_a_file_in_the_place_of_the_data_folder_is_named(tmp_path):
+    (tmp_path / "data").write_bytes(b"")
+    with pytest.raises(ValueError, match="data is not a folder"):
+        datasets.load(DATASETS["cifar100"], tmp_path / "data")
+
+
+# CIFAR
+
+
+def test_cifar_archive_folder_and_images_are_the_same_data(tmp_path):
+    contents = cifar_pickles()
+    archive = tar_gz(contents)
+    row = cifar_row(archive, contents)
+    lay_out(tmp_path / "archive", {"cifar-100-python.tar.gz": archive})
+    lay_out(tmp_path / "unpacked" / "cifar100", contents)
+    for split in ("train", "test"):
+        batch = pickle.loads(contents[f"cifar-100-python/{split}"])
+        for index, (values, label) in enumerate(zip(batch["data"], batch["fine_labels"], strict=True)):
+            path = tmp_path / "images" / "cifar100" / split / CLASSES[label] / f"{index}.png"
+            save_image(path, values.reshape(3, 32, 32))
+    found = {name: datasets.load(row, tmp_path / name) for name in ("archive", "unpacked", "images")}
+
+    batch = pickle.loads(contents["cifar-100-python/train"])
+    expected = torch.from_numpy(batch["data"].reshape(-1, 3, 32, 32))
+    assert torch.equal(found["archive"].train.images, expected)
+    assert found["archive"].train.targets.tolist() == batch["fine_labels"]
+    assert found["archive"].classes == CLASSES
+    assert np.allclose(found["archive"].mean, expected.double().mean((0, 2, 3)) / 255, rtol=1e-12)
+    assert np.allclose(found["archive"].std, expected.numpy().std((0, 2, 3)) / 255, rtol=1e-12)
+    assert same(found["archive"], found["unpacked"])
+    assert same(found["archive"], found["images"])
+
+
+def test_cifar10_has_its_training_images_in_several_files(tmp_path):
+    contents = {"cifar-10-batches-py/batches.meta": pickle.dumps({"label_names": list(CLASSES)}, protocol=2)}
+    for seed, name in enumerate(("data_batch_1", "data_batch_2", "test_batch")):
+        batch = {"data": pixels(3, seed=seed).reshape(3, -1), "labels": [2, 0, seed % 3]}
+        contents[f"cifar-10-batches-py/{name}"] = pickle.dumps(batch, protocol=2)
+    lay_out(tmp_path, contents)
+    row = replace(DATASETS["cifar10"], members=tuple((name, md5(content)) for name, content in contents.items()))
+    found = datasets.load(row, tmp_path)
+    assert np.array_equal(found.train.images.numpy(), np.concatenate([pixels(3, seed=0), pixels(3, seed=1)]))
+    assert found.train.targets.tolist() == [2, 0, 0, 2, 0, 1]
+    assert found.test.targets.tolist() == [2, 0, 2]
+    assert found.classes == CLASSES
+
+
+class Payload:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("form", ["archive", "unpacked"])
+def test_no_pickle_is_read_before_its_checksum(tmp_path, form):
+    trace = tmp_path / "trace"
+    good = cifar_pickles()
+    row = cifar_row(tar_gz(good), good)
+    bad = {**good, "cifar-100-python/train": pickle.dumps(Payload(trace))}
+    pickle.loads(bad["cifar-100-python/train"]).close()
+    assert trace.exists()  # the payload works
+    trace.unlink()
+    data = tmp_path / "data"
+    lay_out(data, {row.files[0].name: tar_gz(bad)} if form == "archive" else bad)
+    with pytest.raises(ValueError, match="not the published file") as caught:
+        datasets.load(row, data)
+    assert ("cifar-100-python.tar.gz" if form == "archive" else "train") in str(caught.value)
+    assert not trace.exists()
+    assert not (data / "packed").exists()
+
+
+@pytest.mark.skipif(not (DATA / "cifar100" / "train").is_dir(), reason="CIFAR-100 is not laid out")
+def test_real_cifar100_has_its_published_figures():
+    found = datasets.load(DATASETS["cifar100"], DATA)
+    assert np.allclose(found.mean, (0.50707516, 0.48654887, 0.44091784), atol=1e-8, rtol=0)
+    assert np.allclose(found.std, (0.26733429, 0.25643846, 0.27615047), atol=1e-8, rtol=0)
+    assert set(Counter(found.train.targets.tolist()).values()) == {500}
+    assert set(Counter(found.test.targets.tolist()).values()) == {100}
+    assert len(found.classes) == 100 and list(found.classes) == sorted(found.classes)
+    for index, name in ((0, "apple/000"), (499, "apple/499"), (500, "aquarium_fish/000"), (49_999, "worm/499")):
+        expected = torch.from_numpy(np.array(Image.open(DATA / f"cifar100/train/{name}.png"))).permute(2, 0, 1)
+        assert torch.equal(found.train.images[index], expected)
+
+
+# Tiny-ImageNet
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The real cut where it is laid out, else a few images in the same layout; without packed files."""
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-imagenet-200"
+    if (DATA / "tiny-imagenet-200" / "wnids.txt").is_file():
+        shutil.copytree(DATA / "tiny-imagenet-200", folder)
+        return folder
+    wnids = ("n03", "n01", "n02")
+    lay_out(
+        folder, {"wnids.txt": "\n".join(wnids).encode(), "words.txt": b"n01\tcrane, bird\nn02\tcrane\nn03\tdog, pet"}
+    )
+    annotations = []
+    for number, wnid in enumerate(wnids):
+        for index, values in enumerate(pixels(3, side=64, seed=number)):
+            save_image(folder / "train" / wnid / "images" / f"{wnid}_{index}.JPEG", values)
+            save_image(folder / "val" / "images" / f"val_{index * 3 + number}.JPEG", values)
+            annotations.append(f"val_{index * 3 + number}.JPEG\t{wnid}\t0\t0\t9\t9")
+    lay_out(folder, {"val/val_annotations.txt": "\n".join(annotations).encode()})
+    return folder
+
+
+def test_tiny_imagenet_labels_follow_its_own_files(tiny):
+    found = datasets.load(DATASETS["tiny-imagenet"], tiny.parent)
+    wnids = (tiny / "wnids.txt").read_text().split()
+    with open(tiny / "val" / "val_annotations.txt", newline="") as file:
+        annotations = [(line[0], line[1]) for line in csv.reader(file, delimiter="\t")]
+    assert found.test.targets.tolist() == [wnids.index(wnid) for _, wnid in annotations]
+    assert len(set(found.test.targets.tolist())) == len(wnids)
+    for index in range(0, len(annotations), max(1, len(annotations) // 25)):
+        image = Image.open(tiny / "val" / "images" / annotations[index][0]).convert("RGB")
+        assert np.array_equal(found.test.images[index].permute(1, 2, 0), np.array(image))
+    counts = [len(list((tiny / "train" / wnid / "images").iterdir())) for wnid in wnids]
+    assert found.train.targets.tolist() == [label for label, count in enumerate(counts) for _ in range(count)]
+    words = dict(line.split("\t") for line in (tiny / "words.txt").read_text().splitlines())
+    for name, wnid in zip(found.classes, wnids, strict=True):
+        assert words[wnid].startswith(name.removesuffix(f" ({wnid})"))
+    assert len(set(found.classes)) == len(wnids)
+
+
+def test_tiny_imagenet_zip_is_its_folder(tiny, tmp_path):
+    path = tmp_path / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(tiny.rglob("*")):
+            if "packed" not in name.parts:
+                archive.write(name, name.relative_to(tiny.parent))
+    official = replace(DATASETS["tiny-imagenet"].files[0], checksum=md5(path.read_bytes()))
+    row = replace(DATASETS["tiny-imagenet"], files=(official,))
+    assert same(datasets.load(row, tmp_path), datasets.load(DATASETS["tiny-imagenet"], tiny.parent))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="tiny-imagenet-200.zip is not the published file"):
+        datasets.load(row, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("val/val_annotations.txt", b"val_0.JPEG\tn99999999\t0\t0\t9\t9", "line 1 of val/val_annotations.txt"),
+        ("val/val_annotations.txt", b"none.JPEG\tn01\t0\t0\t9\t9", "val/images/none.JPEG"),
+        ("wnids.txt", b"n01\nn07", "n07"),
+        ("wnids.txt", b"\n", "lists no class"),
+        ("val/images/val_0.JPEG", b"JFIF", "val/images/val_0.JPEG is not a readable image"),
+    ],
+)
+def test_tiny_imagenet_mistakes_are_named(tmp_path, name, content, message):
+    folder = tmp_path / "tiny-imagenet-200"
+    for path in ("train/n01/images/n01_0.JPEG", "val/images/val_0.JPEG"):
+        save_image(folder / path, pixels(1, side=64)[0])
+    lay_out(folder, {"wnids.txt": b"n01\n", "val/val_annotations.txt": b"val_0.JPEG\tn01\t0\t0\t9\t9"})
+    lay_out(folder, {name: content})
+    with pytest.raises(ValueError, match=message) as caught:
+        datasets.load(DATASETS["tiny-imagenet"], tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# MNIST
+
+
+def idx(values: np.ndarray) -> bytes:
+    return struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+@pytest.fixture(scope="session")
+def idx_files(tmp_path_factory) -> Path:
+    """A folder of Fashion-MNIST's four .gz files: Debian's where they are installed, else small ones."""
+    if DEBIAN.is_dir():
+        return DEBIAN
+    folder = tmp_path_factory.mktemp("idx")
+    for name, count in (("train", 50), ("t10k", 20)):
+        images, labels = pixels(count, side=28, channels=1)[:, 0], np.arange(count, dtype=np.uint8) % 10
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("mnist", torchvision.datasets.MNIST), ("fashion-mnist", torchvision.datasets.FashionMNIST)],
+)
+def test_idx_files_read_as_torchvision_reads_them(tmp_path, idx_files, name, reference):
+    row = DATASETS[name]
+    for file in row.files:
+        lay_out(tmp_path / "gz" / name, {file.name: (idx_files / file.name).read_bytes()})
+        plain = gzip.decompress((idx_files / file.name).read_bytes())
+        lay_out(tmp_path / "plain" / row.folder / "raw", {file.name.removesuffix(".gz"): plain})
+    found = datasets.load(row, tmp_path / "plain")
+    for split, train in ((found.train, True), (found.test, False)):
+        expected = reference(tmp_path / "plain", train=train)
+        assert torch.equal(split.images[:, 0], expected.data)
+        assert torch.equal(split.targets, expected.targets)
+    assert len(found.classes) == 10
+    names = reference.classes if name == "fashion-mnist" else [str(digit) for digit in range(10)]
+    assert found.classes == tuple(names)
+    assert same(found, datasets.load(row, tmp_path / "gz"))
+
+
+IMAGES, LABELS = idx(pixels(4, side=28, channels=1)[:, 0]), idx(np.arange(4, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train-images-idx3-ubyte", IMAGES[:-1]),
+        ("train-images-idx3-ubyte", IMAGES + b"\0"),
+        ("train-images-idx3-ubyte", LABELS),
+        ("train-images-idx3-ubyte", b""),
+        ("train-images-idx3-ubyte", struct.pack(">4B3I", 0, 0, 8, 3, 1 << 31, 1 << 31, 1 << 31)),
+        ("train-labels-idx1-ubyte", idx(np.arange(5, dtype=np.uint8))),
+        ("t10k-labels-idx1-ubyte", idx(np.full(4, 10, dtype=np.uint8))),
+        ("t10k-images-idx3-ubyte.gz", gzip.compress(IMAGES)[:-9]),
+        ("t10k-images-idx3-ubyte.gz", IMAGES),
+    ],
+)
+def test_damaged_idx_files_are_named(tmp_path, name, content):
+    for split in ("train", "t10k"):
+        files = {f"{split}-images-idx3-ubyte": IMAGES, f"{split}-labels-idx1-ubyte": LABELS}
+        lay_out(tmp_path / "MNIST" / "raw", files)
+    (tmp_path / "MNIST" / "raw" / name.removesuffix(".gz")).unlink()
+    lay_out(tmp_path / "MNIST" / "raw", {name: content})
+    with pytest.raises(ValueError, match=name) as caught:
+        datasets.load(DATASETS["mnist"], tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# digits
+
+
+def test_digits_are_all_there_in_fixed_stratified_parts(tmp_path):
+    bunch = load_digits()
+    found = datasets.load(DATASETS["digits"], tmp_path, size=8)
+    assert (len(found.train.targets), len(found.test.targets)) == (1437, 360)
+    together = torch.cat([found.train.images, found.test.images]).flatten(1)
+    targets = torch.cat([found.train.targets, found.test.targets])
+    expected = np.rint(bunch.data / 16 * 255).astype(int)
+    assert Counter(
+        (*row, label) for row, label in zip(expected.tolist(), bunch.target.tolist(), strict=True)
+    ) == Counter((*row, label) for row, label in zip(together.tolist(), targets.tolist(), strict=True))
+    share = torch.bincount(found.test.targets) / torch.bincount(targets)
+    assert (share - 0.2).abs().max() < 0.01
+    assert same(found, datasets.load(DATASETS["digits"], tmp_path, size=8))
+    default = datasets.load(DATASETS["digits"], tmp_path)
+    assert default.train.images.shape == (1437, 1, 16, 16) and default.train.images.dtype == torch.uint8
+    assert torch.equal(default.test.images, transforms.resize(found.test.images, [16, 16], antialias=True))
+
+
+# A folder of images
+
+
+def test_folder_takes_the_size_that_its_images_share(image_folder):
+    found = load_folder(image_folder)
+    assert found.classes == ("cat", "dog")
+    assert torch.equal(found.train.images[2:], torch.from_numpy(pixels(2, side=20, seed=1)))
+    assert found.train.targets.tolist() == [0, 0, 1, 1] and found.test.targets.tolist() == [0, 1]
+
+
+def test_folder_with_other_sizes_is_cut_to_the_centre(image_folder):
+    wide = np.zeros((3, 40, 120), dtype=np.uint8)
+    wide[0, :, :40], wide[1, :, 40:80], wide[2, :, 80:] = 255, 255, 255
+    save_image(image_folder / "val" / "cat" / "wide.png", wide)
+    save_image(image_folder / "val" / "dog" / "square.png", pixels(1, side=20)[0])
+    shutil.rmtree(image_folder / "test")
+    found = load_folder(image_folder)
+    assert found.train.images.shape == (4, 3, 64, 64)
+    centre = found.test.images[0, :, :, 2:-2]  # the middle third is green; its borders are blended
+    assert (centre[1] == 255).all() and (centre[[0, 2]] == 0).all()
+    assert load_folder(image_folder, size=10).test.images.shape == (2, 3, 10, 10)
+
+
+def test_folder_passes_over_hidden_files_and_knows_extensions_in_capitals(image_folder):
+    before = load_folder(image_folder)
+    (image_folder / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    (image_folder / "train" / "cat" / "notes.txt").write_bytes(b"x")
+    (image_folder / "train" / ".ipynb_checkpoints").mkdir()
+    hidden = image_folder / "train" / "dog" / ".thumbnails" / "0.png"
+    save_image(hidden, pixels(1, side=20)[0])
+    (image_folder / "train" / "cat" / "0.png").rename(image_folder / "train" / "cat" / "0.PNG")
+    assert same(before, load_folder(image_folder))
+    grey = Image.fromarray(pixels(1, side=20, channels=1)[0, 0])
+    (image_folder / "train" / "cat" / "more").mkdir()
+    grey.save(image_folder / "train" / "cat" / "more" / "grey.png")
+    found = load_folder(image_folder)
+    assert found.train.targets.tolist() == [0, 0, 0, 1, 1]
+    assert torch.equal(found.train.images[2], torch.from_numpy(np.array(grey)).expand(3, 20, 20))
+
+
+def break_folder(folder: Path, mistake: str) -> None:
+    if mistake == "nothing":
+        shutil.rmtree(folder)
+    elif mistake == "no train":
+        shutil.rmtree(folder / "train")
+    elif mistake == "no test":
+        shutil.rmtree(folder / "test")
+    elif mistake == "no classes":
+        shutil.rmtree(folder / "train")
+        (folder / "train").mkdir()
+    elif mistake == "test class":
+        (folder / "test" / "dog").rename(folder / "test" / "wolf")
+    elif mistake == "empty class":
+        (folder / "train" / "fox").mkdir()
+    elif mistake == "not an image":
+        (folder / "train" / "dog" / "1.png").write_bytes(b"text")
+    elif mistake == "cut off":
+        path = folder / "test" / "dog" / "a.png"
+        path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("nothing", "images: no such folder"),
+        ("no train", "no folder train"),
+        ("no test", "neither a folder test nor val"),
+        ("no classes", "train holds no classes"),
+        ("test class", "class 'wolf' of .*test is not in"),
+        ("empty class", "class folder .*train/fox holds no images"),
+        ("not an image", "train/dog/1.png is not a readable image"),
+        ("cut off", "test/dog/a.png is not a readable image"),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 20])
+def test_folder_mistakes_are_named(image_folder, tmp_path, mistake, message, size):
+    row = find_row(str(image_folder))
+    break_folder(image_folder, mistake)
+    with pytest.raises(ValueError, match=message) as caught:
+        datasets.load(row, tmp_path / "data", size)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("size", [0, -1, 100_000])
+def test_a_size_out_of_bounds_is_refused(image_folder, size):
+    with pytest.raises(ValueError, match=f"image size {size}"):
+        load_folder(image_folder, size)
+
+
+@pytest.mark.parametrize("size", [16, 48])
+def test_size_resizes_as_torchvision_does(tmp_path, size):
+    contents = cifar_pickles()
+    lay_out(tmp_path, contents)
+    row = cifar_row(b"", contents)
+    expected = transforms.resize(datasets.load(row, tmp_path).train.images, [size, size], antialias=True)
+    assert torch.equal(datasets.load(row, tmp_path, size).train.images, expected)
+
+
+# The packed cache
+
+
+def packed_file(data: Path) -> Path:
+    (path,) = (data / "packed").iterdir()  # one file, and no temporary one beside it
+    return path
+
+
+def test_packed_data_outlives_its_source(tmp_path):
+    contents = cifar_pickles()
+    lay_out(tmp_path, contents)
+    row = cifar_row(b"", contents)
+    first = datasets.load(row, tmp_path)
+    shutil.rmtree(tmp_path / "cifar-100-python")
+    assert same(first, datasets.load(row, tmp_path))
+    other = replace(row, members=(*row.members[:-1], (row.members[-1][0], "md5:0")))
+    with pytest.raises(ValueError, match="could not be downloaded"):
+        datasets.load(other, tmp_path)
+
+
+@pytest.mark.parametrize("position", [0.0, 0.0005, 0.3, 0.99, 1.0, "mean", "cut", "longer", "empty"])
+def test_damaged_packed_data_is_made_again(image_folder, capsys, position):
+    first = load_folder(image_folder, size=64)
+    path = packed_file(image_folder.parent / "data")
+    good = path.read_bytes()
+    if position == "mean" or isinstance(position, float):
+        # A flipped bit in a digit of the mean leaves a header that reads well.
+        index = good.index(b'"mean": [') + 12 if position == "mean" else round(position * (len(good) - 1))
+        bad = good[:index] + bytes((good[index] ^ 1,)) + good[index + 1 :]
+    else:
+        bad = {"cut": good[:-1], "longer": good + b"\0", "empty": b""}[position]
+    path.write_bytes(bad)
+    assert same(first, load_folder(image_folder, size=64))
+    assert f"{path} is damaged" in capsys.readouterr().err
+    assert packed_file(image_folder.parent / "data").read_bytes() == good
+
+
+def test_packed_data_is_made_again_when_an_image_changes(image_folder, monkeypatch):
+    load_folder(image_folder)
+    path = packed_file(image_folder.parent / "data")
+    made = path.stat().st_mtime_ns
+    monkeypatch.chdir(image_folder.parent)
+    load_folder(Path("images"))  # the same folder by another name
+    assert path.stat().st_mtime_ns == made
+    image = image_folder / "train" / "dog" / "1.png"
+    changed = pixels(1, side=20, seed=7)[0]
+    before = image.stat()
+    save_image(image, changed)  # in place: the folder's own time does not change
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert torch.equal(load_folder(image_folder).train.images[3], torch.from_numpy(changed))
+    save_image(image_folder / "test" / "dog" / "b.png", changed)
+    assert len(load_folder(image_folder).test.targets) == 3
+    (image_folder / "test" / "dog" / "b.png").unlink()
+    assert len(load_folder(image_folder).test.targets) == 2
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_the_run(image_folder, capsys):
+    first = load_folder(image_folder)
+    shutil.rmtree(image_folder.parent / "data" / "packed")
+    (image_folder.parent / "data" / "packed").write_bytes(b"in the way")
+    assert same(first, load_folder(image_folder))
+    assert "going on without it" in capsys.readouterr().err
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import datasets
+from conf.datasets import find_row
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+print(len(datasets.load(find_row(sys.argv[1]), Path(sys.argv[2])).train.targets))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by setrlimit")
+def test_a_full_disk_leaves_no_part_of_a_packed_file(image_folder, tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(image_folder), str(tmp_path / "data")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
+    assert "going on without it" in done.stderr
+    assert list((tmp_path / "data" / "packed").iterdir()) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cache folder is set by XDG_CACHE_HOME")
+def test_a_read_only_data_folder_is_packed_in_the_users_cache(monkeypatch):
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        contents = cifar_pickles()
+        lay_out(base / "data", contents)
+        row = cifar_row(b"", contents)
+        (base / "cache").mkdir()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(base / "cache"))
+        (base / "data").chmod(0o555)
+        base.chmod(0o755)
+        (base / "cache").chmod(0o777)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may write anywhere
+        try:
+            first = datasets.load(row, base / "data")
+            monkeypatch.setitem(datasets.READERS, "cifar", replace(datasets.READERS["cifar"], read=None))
+            second = datasets.load(row, base / "data")  # from the cache: there is no reader any more
+        finally:
+            os.seteuid(user)
+            (base / "data").chmod(0o755)
+        assert same(first, second)
+        assert len(list((base / "cache").rglob("*.packed"))) == 1
+        assert not (base / "data" / "packed").exists()

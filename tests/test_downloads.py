@@ -1,0 +1,267 @@
+"""Downloads from a server that misbehaves, and archives that are not to be trusted."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import stat
+import tarfile
+import threading
+import time
+import zipfile
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+import datasets
+from conf.datasets import DATASETS, DatasetRow, OfficialFile
+from datasets.archives import read_members
+from datasets.download import Limits, download
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+LIMITS = Limits(size=2_000_000, timeout=0.5, window=1.0, slowest=1000, retries=1)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as the path says; counts the requests on the server."""
+
+    def do_GET(self):
+        kind = self.path.split("/")[1]
+        self.server.requests.append(self.path)
+        if kind == "flaky":
+            kind = "drop" if len(self.server.requests) == 1 else "good"
+        if kind.isdigit():
+            self.send_error(int(kind))
+            return
+        self.send_response(200)
+        try:
+            getattr(self, kind)()
+        except OSError:
+            pass  # the client has hung up
+        self.close_connection = True
+
+    def announce(self, length: int | None = len(CONTENT)) -> None:
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def good(self):
+        content = self.server.files.get(self.path, CONTENT)
+        self.announce(len(content))
+        self.wfile.write(content)
+
+    def drop(self):
+        self.announce()
+        self.wfile.write(CONTENT[:100_000])
+
+    def silent_drop(self):
+        self.announce(None)
+        self.wfile.write(CONTENT[:100_000])
+
+    def wrong(self):
+        self.announce()
+        self.wfile.write(CONTENT[:-1] + bytes((CONTENT[-1] ^ 1,)))
+
+    def huge(self):
+        self.announce(3_000_000)
+
+    def endless(self):
+        self.announce(None)
+        while not self.server.stop.is_set():
+            self.wfile.write(bytes(65536))
+
+    def drip(self):
+        self.announce()
+        while not self.server.stop.is_set():
+            self.wfile.write(b"x")
+            time.sleep(0.05)
+
+    def stall(self):
+        self.announce()
+        self.wfile.write(CONTENT[:1000])
+        self.server.stop.wait(10)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.files, server.stop = [], {}, threading.Event()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.stop.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def row_for(server, kind: str) -> DatasetRow:
+    url = f"http://127.0.0.1:{server.server_address[1]}/{kind}/data.tar.gz"
+    file = OfficialFile("data.tar.gz", url, "sha256:" + hashlib.sha256(CONTENT).hexdigest())
+    return replace(DATASETS["cifar100"], files=(file,))
+
+
+def test_a_good_file_is_fetched_once(server, tmp_path):
+    folder = tmp_path / "data"
+    for _ in range(2):
+        download(row_for(server, "good"), folder, LIMITS)
+    assert [path.name for path in folder.iterdir()] == ["data.tar.gz"]
+    assert (folder / "data.tar.gz").read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_a_download_that_breaks_off_is_started_again(server, tmp_path):
+    download(row_for(server, "flaky"), tmp_path, LIMITS)
+    assert (tmp_path / "data.tar.gz").read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "attempts"),
+    [
+        ("404", "answered 404", 1),
+        ("500", "answered 500", 2),
+        ("drop", "broke off", 2),
+        ("silent_drop", "published checksum", 2),
+        ("wrong", "published checksum", 2),
+        ("huge", "announces 3,000,000 bytes", 1),
+        ("endless", "without end", 1),
+        ("drip", "too slow", 1),
+        ("stall", "nothing arrived for 0.5 s", 2),
+    ],
+)
+def test_a_bad_server_gets_one_line_and_leaves_no_file(server, tmp_path, kind, reason, attempts, capfd):
+    folder = tmp_path / "data"
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=reason) as caught:
+        download(row_for(server, kind), folder, LIMITS)
+    assert time.monotonic() - start < 30
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in ("cifar100", f"Put data.tar.gz into {folder}", "-dataset digits"):
+        assert word in message
+    assert list(folder.iterdir()) == []
+    assert len(server.requests) == attempts
+    assert capfd.readouterr().err == ""
+
+
+def test_no_network_gets_one_line(server, tmp_path):
+    row = row_for(server, "good")
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ValueError, match="cannot be reached.*Put data.tar.gz into .*-dataset digits"):
+        download(row, tmp_path / "data", LIMITS)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_load_downloads_what_is_missing_and_then_needs_no_server(server, tmp_path):
+    files = []
+    for name, count in (("train", 20), ("t10k", 10)):
+        for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            header = bytes((0, 0, 8, len(shape))) + np.array(shape, dtype=">u4").tobytes()
+            content = gzip.compress(header + np.resize(np.arange(10, dtype=np.uint8), shape).tobytes())
+            path = f"/good/{name}-{kind}-ubyte.gz"
+            server.files[path] = content
+            url = f"http://127.0.0.1:{server.server_address[1]}{path}"
+            files.append(OfficialFile(path.rpartition("/")[2], url, "md5:" + hashlib.md5(content).hexdigest()))
+    row = replace(DATASETS["mnist"], files=tuple(files))
+    first = datasets.load(row, tmp_path)
+    assert first.train.targets.tolist() == [*range(10), *range(10)]
+    assert sorted(path.name for path in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(f.name for f in files)
+    datasets.load(row, tmp_path)
+    datasets.load(row, tmp_path, size=14)  # packed anew from the files that were fetched
+    assert len(server.requests) == 4
+
+
+# Archives
+
+
+def tar(*members: tuple[tarfile.TarInfo, bytes], mode: str = "w:gz") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for member, content in members:
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def tar_member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+def zipped(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in members:
+            archive.writestr(member, content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def zip_link(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+def declare_smaller(archive: bytes, size: int) -> bytes:
+    """The zip archive of one file with another unpacked size in its headers."""
+    local, central = 22, archive.rindex(b"PK\1\2") + 24
+    for place in (local, central):
+        archive = archive[:place] + size.to_bytes(4, "little") + archive[place + 4 :]
+    return archive
+
+
+GOOD = (tar_member("set/good"), b"good")
+ZEROS = bytes(5_000_000)
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [tar(GOOD, (tar_member("set/other"), b"")), tar(GOOD, mode="w"), zipped(("set/", b""), ("set/good", b"good"))],
+    ids=["tar.gz", "tar", "zip"],
+)
+def test_members_are_read(archive):
+    assert read_members(io.BytesIO(archive), "a", lambda name: name.endswith("good")) == {"set/good": b"good"}
+
+
+@pytest.mark.parametrize(
+    ("archive", "reason"),
+    [
+        (tar(GOOD, (tar_member("../out"), b"x")), "outside its folder"),
+        (tar(GOOD, (tar_member("set/../../out"), b"x")), "outside its folder"),
+        (tar(GOOD, (tar_member("/etc/out"), b"x")), "outside its folder"),
+        (tar((tar_member("set/link", tarfile.SYMTYPE, "/etc/passwd"), b""), GOOD), "link or a device"),
+        (tar((tar_member("set/link", tarfile.LNKTYPE, "/etc/passwd"), b""), GOOD), "link or a device"),
+        (tar((tar_member("set/null", tarfile.CHRTYPE), b""), GOOD), "link or a device"),
+        (tar((tar_member("set/pipe", tarfile.FIFOTYPE), b""), GOOD), "link or a device"),
+        (tar(GOOD, (tar_member("set/bomb"), ZEROS)), "more than 1,000,000 bytes"),
+        (tar(GOOD, *((tar_member(f"set/{n}"), ZEROS[:300_000]) for n in range(4))), "more than 1,000,000 bytes"),
+        (tar((tar_member("x" * 2_000_000), b"")), "more than 1,000,000 bytes"),
+        (zipped(("set/good", b"good"), ("../out", b"x")), "outside its folder"),
+        (zipped(("set/good", b"good"), ("/etc/out", b"x")), "outside its folder"),
+        (zipped(("set/good", b"good"), ("C:\\out", b"x")), "outside its folder"),
+        (zipped(("set/good", b"good"), ("set\\..\\..\\out", b"x")), "outside its folder"),
+        (zipped((zip_link("set/link"), b"/etc/passwd")), "link or a device"),
+        (zipped(("set/good", b"good"), ("set/bomb", ZEROS)), "more than 1,000,000 bytes"),
+        (zipped(("set/good", b"good"), *((f"set/{n}", ZEROS[:300_000]) for n in range(4))), "more than 1,000,000"),
+        (declare_smaller(zipped(("set/good", ZEROS)), 1000), "damaged"),
+        (tar(GOOD, (tar_member("set/more"), CONTENT))[:200_000], "damaged"),
+        (zipped(("set/good", CONTENT))[:200_000], "damaged"),
+        (b"not an archive at all", "not an archive"),
+        (b"", "not an archive"),
+    ],
+)
+def test_bad_archives_are_refused_by_name(archive, reason):
+    with pytest.raises(ValueError, match=reason) as caught:
+        read_members(io.BytesIO(archive), "data/some.archive", lambda name: name.endswith("good"), limit=1_000_000)
+    assert "data/some.archive" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,111 @@
+"""Recipes, settings, and the learning rate that follows from them."""
+
+import pytest
+import torch
+import yaml
+
+from conf.resolve import FOLDER, settings
+from engine.schedule import learning_rate_factor, make_optimizer, make_schedule
+
+STEPS = 391  # of an epoch of 50,000 images in batches of 128
+
+
+def original(**given):
+    return settings({"net": "cheapV3", "dataset": "cifar100", **given})
+
+
+def rates(chosen, steps_per_epoch):
+    """Every rate of a run, as the training loop sees it: through the optimizer and torch's scheduler."""
+    optimizer = make_optimizer(torch.nn.Linear(1, 1), chosen)
+    schedule = make_schedule(optimizer, steps_per_epoch, chosen)
+    seen = []
+    for _ in range(chosen.epochs * steps_per_epoch):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_original_recipe_is_the_published_one():
+    """Against the schedule written out: epochs counted from 1, x0.2 from epochs 60, 120 and 160."""
+    chosen = original()
+    assert (chosen.epochs, chosen.batch_size, chosen.momentum, chosen.nesterov) == (300, 128, 0.9, False)
+    assert (chosen.weight_decay, chosen.crop, chosen.flip, chosen.rotation) == (5e-4, 4, True, 15.0)
+    seen = rates(chosen, 10)
+    for step, rate in enumerate(seen):
+        epoch = step // 10 + 1
+        expected = 0.1 * (step + 1) / 10 if epoch == 1 else 0.1 * 0.2 ** sum(epoch >= m for m in (60, 120, 160))
+        assert rate == pytest.approx(expected, rel=1e-9), step
+
+
+@pytest.mark.parametrize("epochs", [1, 30, 299])
+def test_other_lengths_keep_the_shape(epochs):
+    """At the same share of the run, a shorter run has the rate of the 300 epochs."""
+    short, whole = original(epochs=epochs), original()
+    total, reference_total = epochs * STEPS, 300 * STEPS
+    assert short.warm / epochs == pytest.approx(whole.warm / 300)
+    for share in (0.1, 0.19, 0.2, 0.35, 0.41, 0.5, 0.54, 0.99):
+        rate = learning_rate_factor(int(share * total), STEPS, short)
+        reference = learning_rate_factor(int(share * reference_total), STEPS, whole)
+        assert rate == pytest.approx(reference, rel=1e-9), share
+
+
+def test_given_warm_up_is_in_epochs_of_this_run():
+    assert original(epochs=30, warm=5.0).warm == 5.0
+    assert original(epochs=30).warm == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+def test_decays_to_zero(shape):
+    seen = rates(original(epochs=4, schedule=shape, warm=1.0, milestones=()), 50)
+    assert max(seen) == pytest.approx(0.1) and seen.index(max(seen)) in (49, 50)
+    assert 0 < seen[-1] < 0.1 * 0.02
+    middle = seen[50 + 75]
+    assert middle == pytest.approx(0.05, rel=0.03)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_whole(path):
+    chosen = settings({"net": "cheapV3", "recipe": path.stem})
+    for key, value in yaml.safe_load(path.read_text()).items():
+        found = getattr(chosen, key)
+        assert list(found) == value if isinstance(value, list) else found == value
+
+
+def test_command_line_overrides_the_recipe():
+    chosen = original(lr=0.2, batch_size=64, flip=False)
+    assert (chosen.lr, chosen.batch_size, chosen.flip, chosen.momentum) == (0.2, 64, False, 0.9)
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path):
+    """YAML 1.1 reads 5e-4 as a string; researchers write it all the same."""
+    recipe = yaml.safe_load((FOLDER / "original.yaml").read_text()) | {"weight_decay": "1e-3"}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    assert original(recipe=str(path)).weight_decay == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown knob 'epoch'; did you mean epochs"),
+        ("epochs: many", "epochs many: must be a whole number"),
+        ("epochs: 3.5", "must be a whole number"),
+        ("flip: 1", "must be true or false"),
+        ("lr: .nan", "finite"),
+        ("lr: -1", "at least 0"),
+        ("milestones: 60", "must be a list"),
+        ("optimizer: rmsprop", "one of sgd, adam, adamw"),
+        ("net: cheapV2", "unknown knob 'net'"),
+        ("out: /etc", "unknown knob 'out'"),
+        ("epochs: 3", "says nothing of"),
+        ("- epochs", "must be a list of"),
+        ("{", "not readable as YAML"),
+        ("!!python/object/apply:os.system ['true']", "not readable as YAML"),
+    ],
+)
+def test_unsound_recipes_are_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        original(recipe=str(path))
