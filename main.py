@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import sys
 from pathlib import Path
 
-from conf import FIELDS, Settings, is_list, kind, option
-from utils import nearest
+from conf import FIELDS, is_list, kind, option
+from utils import OneLineParser
 
 GROUPS = {
     "run": "what runs, and where",
@@ -18,15 +17,8 @@ GROUPS = {
     "training": "training: the recipe's knobs",
     "augmentation": "augmentation: the recipe's knobs",
 }
-# What may be changed when a run goes on or is tested: it does not change what was trained.
+# What may be changed when a run goes on, is tested or exported: it does not change what was trained.
 FREE = ("data", "gpu", "amp", "channels_last", "save_every", "log_every")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """argparse with its errors as ValueError, for main() to print as one line."""
-
-    def error(self, message: str):
-        raise ValueError(message.replace("argument ", "", 1))
 
 
 def truth(word: str) -> bool:
@@ -53,6 +45,9 @@ def make_parser() -> OneLineParser:
     command = parser.add_argument_group("instead of training from the start")
     command.add_argument(*spellings("weights"), metavar="FILE", help="start from these weights, or test them")
     command.add_argument(*spellings("test"), action="store_true", help="evaluate -weights on the test set")
+    command.add_argument(
+        *spellings("export"), choices=("onnx",), help="write -weights, folded, as an ONNX file beside them"
+    )
     command.add_argument(*spellings("resume"), metavar="DIR", help="go on with the run in checkpoints/..., or 'last'")
     command.add_argument(*spellings("dry"), action="store_true", help="print the effective settings and stop")
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
@@ -79,34 +74,29 @@ def add_option(group, name: str, field: dataclasses.Field) -> None:
         group.add_argument(*spellings(*words), dest=name, type=kind(name), metavar=metavar, help=text, **shape)
 
 
-def check_words(parser: argparse.ArgumentParser, words: list[str]) -> None:
-    """argparse guesses at prefixes of single-dash options (-ep 3, -wdith 0.5): ask for the whole word first."""
-    known = {word.lstrip("-") for action in parser._actions for word in action.option_strings}
-    for word in words:
-        option_word = re.match(r"--?([A-Za-z][^=]*)", word)
-        if option_word and option_word[1] not in known:
-            near = nearest(option_word[1], sorted(known)).replace(" or ", " or -")
-            raise ValueError(f"{option_word[0]}: unknown option; did you mean -{near}? (-h lists them all)")
-
-
 def run(words: list[str]) -> None:
     """Raises ValueError for the user's mistakes."""
-    parser = make_parser()
-    check_words(parser, words)
-    given = vars(parser.parse_args(words))
-    commands = {name: given.pop(name) for name in ("weights", "test", "resume", "dry") if name in given}
+    given = vars(make_parser().parse_args(words))
+    commands = {name: given.pop(name) for name in ("weights", "test", "export", "resume", "dry") if name in given}
     check_commands(commands, given)
 
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
 
+    if "export" in commands:
+        from engine import export
+
+        export.export(Path(commands["weights"]), given)
+        return
     if "resume" in commands or "test" in commands:
         from engine import run as engine_run
 
         if "test" in commands:
             engine_run.test(Path(commands["weights"]), given)
         else:
+            from engine.folders import newest_run
+
             out = Path(given.pop("out", "."))
-            folder = engine_run.newest_run(out) if commands["resume"] == "last" else Path(commands["resume"])
+            folder = newest_run(out) if commands["resume"] == "last" else Path(commands["resume"])
             engine_run.resume(folder, given)
         return
     settings = resolve(given)
@@ -121,16 +111,21 @@ def run(words: list[str]) -> None:
 
 def check_commands(commands: dict[str, object], given: dict[str, object]) -> None:
     """Options that contradict each other, or that a command cannot do without."""
-    if "test" in commands and "weights" not in commands:
-        raise ValueError("-test: needs -weights FILE, a checkpoint of a run")
-    if "resume" in commands and ("weights" in commands or "test" in commands):
-        raise ValueError("-resume: goes on with a run's own weights; leave out -weights and -test")
-    if "resume" in commands or "test" in commands:
-        allowed = (*FREE, "out") if "resume" in commands else (*FREE, "dataset")
+    if "resume" in commands and not commands.keys().isdisjoint(("weights", "test", "export")):
+        raise ValueError("-resume: goes on with a run's own weights; leave out -weights, -test and -export")
+    for name in ("test", "export"):
+        if name in commands and "weights" not in commands:
+            raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")
+    if "test" in commands and "export" in commands:
+        raise ValueError("-test: contradicts -export; give one, then the other")
+    command = next((name for name in ("resume", "test", "export") if name in commands), None)
+    if command is not None:
+        allowed = (*FREE, "out") if command == "resume" else (*FREE, "dataset")
         for name in given:
             if name not in allowed:
-                command = "-resume" if "resume" in commands else "-test"
-                raise ValueError(f"{option(name)}: contradicts {command}, which takes it from the checkpoint; leave it out")
+                raise ValueError(
+                    f"{option(name)}: contradicts -{command}, which takes it from the checkpoint; leave it out"
+                )
     elif "net" not in given:
         raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
 

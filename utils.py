@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
@@ -21,3 +23,22 @@ def derived_seed(seed: int, stream: str, number: int) -> int:
     """
     digest = hashlib.blake2b(f"{seed}/{stream}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse whose errors are ValueErrors of one line, and which takes whole option words only.
+
+    Of single-dash options argparse guesses prefixes (-ep 3 as -epochs 3, -wdith 0.5 as -w dith), allow_abbrev or not.
+    """
+
+    def parse_args(self, words: Sequence[str]) -> argparse.Namespace:
+        known = sorted({word.lstrip("-") for action in self._actions for word in action.option_strings})
+        for word in words:
+            match = re.match(r"--?([A-Za-z][^=]*)", word)
+            if match and match[1] not in known:
+                near = nearest(match[1], known).replace(" or ", " or -")
+                raise ValueError(f"{match[0]}: unknown option; did you mean -{near}? (-h lists them all)")
+        return super().parse_args(words)
+
+    def error(self, message: str):
+        raise ValueError(message.replace("argument ", "", 1))

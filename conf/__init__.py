@@ -54,9 +54,13 @@ class Settings:
     log_every: int = knob("steps between readings of the loss", default=50, group="run", low=1)
 
     width: float = knob("width multiplier", default=1.0, group="network", low=0.01, high=16.0)
-    size: int = knob("side of the images in pixels (0: the data set's own)", default=0, group="network", low=0, high=1024)
+    size: int = knob(
+        "side of the images in pixels (0: the data set's own)", default=0, group="network", low=0, high=1024
+    )
 
-    gpu: bool | None = knob("true demands CUDA, false keeps to the CPU (default: what is there)", default=None, group="machine")
+    gpu: bool | None = knob(
+        "true demands CUDA, false keeps to the CPU (default: what is there)", default=None, group="machine"
+    )
     amp: str = knob(
         "mixed precision; auto: bf16 or fp16 on CUDA, off elsewhere",
         default="auto",
@@ -82,11 +86,15 @@ class Settings:
     milestones: tuple[float, ...] = knob(
         "finished epochs after which the step schedule lowers the rate", default=(), group="training", low=0.0
     )
-    gamma: float = knob("factor of the step schedule at each milestone", default=0.2, group="training", low=0.0, high=1.0)
+    gamma: float = knob(
+        "factor of the step schedule at each milestone", default=0.2, group="training", low=0.0, high=1.0
+    )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
     ema: float = knob("decay of averaged weights (0: none)", default=0.0, group="training", low=0.0, high=0.99999)
 
-    crop: int = knob("pixels of black border before a random crop (0: none)", default=0, group="augmentation", low=0, high=64)
+    crop: int = knob(
+        "pixels of black border before a random crop (0: none)", default=0, group="augmentation", low=0, high=64
+    )
     flip: bool = knob("random horizontal flip", default=False, group="augmentation")
     rotation: float = knob(
         "random rotation within +- this many degrees (0: none)", default=0.0, group="augmentation", low=0.0, high=180.0
@@ -99,7 +107,9 @@ class Settings:
         if self.lr == 0:
             raise ValueError("-lr 0: the learning rate must be above 0")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
-            raise ValueError("-nesterov: goes with -optimizer sgd and a -momentum above 0; leave it out or change those")
+            raise ValueError(
+                "-nesterov: goes with -optimizer sgd and a -momentum above 0; leave it out or change those"
+            )
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"-milestones {_show(self.milestones)}: must rise")
         if self.warm > self.epochs:

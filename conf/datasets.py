@@ -182,6 +182,8 @@ def find_row(name: str) -> DatasetRow:
     if os.path.isdir(name):
         return DatasetRow(name, "classification", "folder", channels=3, size=0, recipe="original", folder=name)
     if os.sep in name or name.startswith("."):
-        raise ValueError(f"-dataset {name}: no such folder; give one with train/CLASS/* and val/CLASS/* or test/CLASS/*")
+        raise ValueError(
+            f"-dataset {name}: no such folder; give one with train/CLASS/* and val/CLASS/* or test/CLASS/*"
+        )
     near = nearest(name, DATASETS)
     raise ValueError(f"-dataset {name}: unknown data set; did you mean {near}? (or the path of a folder of images)")

@@ -60,5 +60,7 @@ def settings(given: dict[str, object]) -> Settings:
     values = {**recipe, **given, "recipe": name}
     missing = [key for key in KEYS if FIELDS[key].default is FIELDS["epochs"].default and key not in values]
     if missing:
-        raise ValueError(f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}")
+        raise ValueError(
+            f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}"
+        )
     return Settings(**values)

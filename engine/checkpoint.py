@@ -86,6 +86,14 @@ def load(path: Path) -> dict:
     return content
 
 
+def load_run(path: Path) -> dict:
+    """The content of a checkpoint of a run. Raises ValueError where it holds bare weights only, or as load() does."""
+    content = load(path)
+    if "settings" not in content:
+        raise ValueError(f"{path}: holds weights only, not the network's name and data set; give a checkpoint of a run")
+    return content
+
+
 def network_weights(content: dict) -> dict[str, torch.Tensor]:
     """The weights to evaluate from a loaded checkpoint: averaged ones where the run kept them.
 

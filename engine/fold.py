@@ -18,9 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from engine.copies import CopyByCopy
+from models import cheapV2, cheapV3
 from models.layers import GlobalAveragePool
-from models.reuse import ConvOnCopies, LinearOnCopies
-from models.summary import parameter_count
+from models.reuse import ConvOnCopies, LinearOnCopies, ReuseDepthwise
 
 
 @torch.no_grad()
@@ -33,8 +34,8 @@ def fold(network: nn.Module) -> nn.Module:
       where that is exact, and else stays: see next_reader and scale_input;
     - dropout goes.
 
-    The outputs differ from the network's in eval mode by rounding only. Training the result would be another
-    training: the gradient of a sum of k slices counts once instead of k times.
+    The outputs differ from the network's in eval mode by rounding only. No parameter of the result asks for a
+    gradient: to train it would be another training, since that of a sum of k slices counts once instead of k times.
     """
     folded = copy.deepcopy(network).eval()
     for parent in folded.modules():
@@ -47,7 +48,10 @@ def fold(network: nn.Module) -> nn.Module:
         for name, layer in list(sequential.named_children()):
             if type(layer) is nn.Identity:
                 delattr(sequential, name)
-    return folded
+    for module in folded.modules():
+        if isinstance(module, cheapV2.ReuseInvertedResidual | cheapV3.ReuseInvertedResidual):
+            narrow(module)
+    return folded.requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Sizes:
 
     @classmethod
     def of(cls, network: nn.Module, folded: nn.Module) -> Sizes:
-        stored, left = parameter_count(network), parameter_count(folded)
+        stored, left = (sum(weight.numel() for weight in each.parameters()) for each in (network, folded))
         readers = [layer for layer in network.modules() if isinstance(layer, LinearOnCopies | ConvOnCopies)]
         copies = sum(layer.weight.numel() - layer.summed_weight().numel() for layer in readers)
         return cls(stored, left, copies, stored - left - copies)
@@ -84,8 +88,23 @@ def without_training(layer: nn.Module) -> nn.Module:
         plain = nn.Conv2d(summed.shape[1], summed.shape[0], 1, bias=layer.bias is not None, device="meta")
     else:
         return nn.Identity() if isinstance(layer, _DropoutNd) else layer
-    plain.weight, plain.bias = nn.Parameter(summed, layer.weight.requires_grad), layer.bias
+    plain.weight, plain.bias = nn.Parameter(summed), layer.bias
     return plain.eval()
+
+
+def narrow(block: cheapV2.ReuseInvertedResidual | cheapV3.ReuseInvertedResidual) -> None:
+    """Has a block compute its widened part copy by copy, in the place of its depthwise convolution.
+
+    In cheapV2 the activation stands with the convolution; in cheapV3 squeeze-excite and then the activation follow it.
+    """
+    depthwise, *activation = block.depthwise
+    if isinstance(depthwise, ReuseDepthwise) and depthwise.times > 1 and len(block.project) == 1:
+        se = getattr(block, "se", nn.Identity())
+        if not activation:
+            activation, block.after = [block.after], nn.Identity()
+        se = None if isinstance(se, nn.Identity) else se
+        block.depthwise = CopyByCopy(depthwise, se, activation[0], block.project[0])
+        block.se = block.project = nn.Identity()
 
 
 class Place:
@@ -164,7 +183,7 @@ def next_reader(following: list[Place], scale: Tensor) -> nn.Conv2d | nn.Linear 
     """
     for place in following:
         layer = place.layer
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if type(layer) in (nn.Conv2d, nn.Linear):  # a subclass may read its input otherwise
             return layer
         commutes = isinstance(layer, GlobalAveragePool | nn.Flatten | nn.Identity)
         if not commutes and not (isinstance(layer, nn.MaxPool2d) and (scale >= 0).all()):
@@ -184,8 +203,8 @@ def scale_input(reader: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -> 
     weight = reader.weight
     shift_columns, scale_columns = (columns(reader, values) for values in (shift, scale))
     bias = (weight * shift_columns).flatten(1).sum(1)
-    reader.bias = nn.Parameter(bias if reader.bias is None else bias + reader.bias, weight.requires_grad)
-    reader.weight = nn.Parameter(weight * scale_columns, weight.requires_grad)
+    reader.bias = nn.Parameter(bias if reader.bias is None else bias + reader.bias)
+    reader.weight = nn.Parameter(weight * scale_columns)
     return True
 
 

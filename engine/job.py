@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,22 @@ def make_job(settings: Settings, weights: Path | None = None) -> Job:
         parameters=parameter_count(network),
         macs=macs,
     )
+
+
+def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict]:
+    """The job of a checkpoint with its weights loaded, and the checkpoint's content.
+
+    overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, or
+    its data set is missing or has other classes.
+    """
+    content = checkpoint.load_run(weights)
+    job = make_job(dataclasses.replace(Settings(**content["settings"]), **overrides, val=0.0))
+    if list(job.dataset.classes) != content["classes"]:
+        raise ValueError(
+            f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"
+        )
+    checkpoint.load_weights(job.network, checkpoint.network_weights(content), weights)
+    return job, content
 
 
 def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:

@@ -38,8 +38,8 @@ class RunLog:
     def graph(self, network: nn.Module, images: Tensor) -> None:
         """The network's graph, traced in eval mode on a copy of a batch of one."""
         was_training = network.training
-        with warnings.catch_warnings():  # add_graph traces, which torch calls deprecated; it has no other way
-            warnings.simplefilter("ignore", FutureWarning)
+        with warnings.catch_warnings():  # add_graph has no way but tracing, which warns of itself and of every branch
+            warnings.simplefilter("ignore")
             self.writer.add_graph(network.eval(), images[:1])
         network.train(was_training)
 

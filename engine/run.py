@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,43 +13,14 @@ from tqdm import tqdm
 
 from conf import Settings
 from engine import checkpoint, report
-from engine.job import Job, make_job, to_device
+from engine.folders import Folders
+from engine.job import Job, finished_job, make_job
 from engine.logs import RunLog
 from engine.loop import evaluate, train_epoch
+from engine.result import describe_result, make_result
 from engine.state import TrainState
 
 REGULAR_EVERY = 10  # epochs between the checkpoints that are kept
-
-
-@dataclasses.dataclass(frozen=True)
-class Folders:
-    """Where a run writes: curves under runs/, weights under checkpoints/, both by network and name."""
-
-    runs: Path
-    checkpoints: Path
-
-    @classmethod
-    def of(cls, settings: Settings, name: str) -> Folders:
-        inner = Path(settings.net) / name
-        return cls(Path(settings.out) / "runs" / inner, Path(settings.out) / "checkpoints" / inner)
-
-    @classmethod
-    def new(cls, settings: Settings) -> Folders:
-        """Raises ValueError where a run of that name exists."""
-        if any(part in settings.name for part in ("/", "\\", ":")) or settings.name.startswith("."):
-            raise ValueError(f"-name {settings.name}: must be a plain word, without slashes, colons or a leading dot")
-        dataset = Path(settings.dataset).resolve().name
-        stem = f"{dataset}-{settings.name or time.strftime('%Y%m%d-%H%M%S')}"
-        folders, number = cls.of(settings, stem), 1
-        while folders.runs.exists() or folders.checkpoints.exists():
-            if settings.name:
-                raise ValueError(
-                    f"-name {settings.name}: {folders.checkpoints} exists; take another name, "
-                    f"or go on with -resume {folders.checkpoints}"
-                )
-            number += 1
-            folders = cls.of(settings, f"{stem}-{number}")
-        return folders
 
 
 def train(settings: Settings, weights: Path | None = None) -> dict:
@@ -66,7 +36,8 @@ def train(settings: Settings, weights: Path | None = None) -> dict:
 
 def resume(folder: Path, overrides: dict[str, object]) -> dict:
     """Goes on with the run whose checkpoints lie in folder. overrides: settings that do not change its result."""
-    content = checkpoint.load(folder / "last.pth")
+    content = checkpoint.load_run(folder / "last.pth")
+    folder = folder.resolve()
     settings = dataclasses.replace(Settings(**content["settings"]), **overrides)
     folders = Folders(folder.parents[2] / "runs" / folder.parent.name / folder.name, folder)
     job = make_job(settings)
@@ -74,14 +45,6 @@ def resume(folder: Path, overrides: dict[str, object]) -> dict:
     state.restore(content)
     print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
     return Run(job, state, folders).finish()
-
-
-def newest_run(out: Path) -> Path:
-    """The checkpoint folder of the run that saved last. Raises ValueError where there is none."""
-    saved = sorted((out / "checkpoints").glob("*/*/last.pth"), key=lambda path: path.stat().st_mtime)
-    if not saved:
-        raise ValueError(f"-resume last: no run has saved anything under {out / 'checkpoints'}; give its folder, or train")
-    return saved[-1].parent
 
 
 class Run:
@@ -100,15 +63,18 @@ class Run:
             self.log_start()
         while self.state.epoch < self.settings.epochs:
             self.epoch()
-        result = self.result()
+        result = make_result(self.job, self.state)
+        text = json.dumps(result, indent=2) + "\n"
+        checkpoint.write_atomically(self.folders.checkpoints / "result.json", text.encode())
         self.log_end(result)
         self.log.close()
-        self.print_result(result)
+        print(describe_result(result))
         return result
 
     def describe(self) -> str:
         job, settings = self.job, self.settings
         images = {split: len(batches.index) for split, batches in job.evaluations.items()}
+        chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
         splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
         side = job.dataset.train.images.shape[-1]
         return (
@@ -117,8 +83,8 @@ class Run:
             f"{len(job.dataset.classes)} classes\n"
             f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
             f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
-            f"on {job.precision.device} in {str(job.precision.dtype).removeprefix('torch.')}; the best epoch is "
-            f"chosen on the {'validation images' if job.chosen_on == 'Val' else 'test set (give -val for a fair choice)'}\n"
+            f"on {job.precision.device} in {str(job.precision.dtype).removeprefix('torch.')}; "
+            f"the best epoch is chosen on the {chosen_on}\n"
             f"curves: tensorboard --logdir {self.folders.runs.parents[1]}; weights: {self.folders.checkpoints}"
         )
 
@@ -149,7 +115,11 @@ class Run:
         state, task = self.state, self.job.task
         started, seconds_before = time.perf_counter(), state.seconds
         bar = tqdm(
-            total=len(self.job.training), initial=state.batch, disable=None, leave=False, unit="step",
+            total=len(self.job.training),
+            initial=state.batch,
+            disable=None,
+            leave=False,
+            unit="step",
             desc=f"epoch {state.epoch + 1}/{self.settings.epochs}",
         )
 
@@ -185,9 +155,15 @@ class Run:
 
     def log_epoch(self, metrics: dict[str, dict[str, float]], speed: float) -> None:
         state, task = self.state, self.job.task
-        self.log.scalars(state.step, "Train", {
-            "accuracy": metrics["Train"]["accuracy"], "images per second": speed, "epoch": state.epoch,
-        })
+        self.log.scalars(
+            state.step,
+            "Train",
+            {
+                "accuracy": metrics["Train"]["accuracy"],
+                "images per second": speed,
+                "epoch": state.epoch,
+            },
+        )
         for split in self.job.evaluations:
             self.log.scalars(state.step, split, task.tags(metrics[split]))
         self.log.table(state.history)
@@ -227,76 +203,11 @@ class Run:
         figures = {key: result[key] for key in ("test top-1 error", "test top-5 error", "test loss")}
         self.log.hyperparameters(dataclasses.asdict(self.settings), figures, step)
 
-    def result(self) -> dict:
-        """Errors of the last and the best epoch, and what they were reached with; written to result.json."""
-        job, state, settings = self.job, self.state, self.settings
-        best = state.history[state.best["epoch"] - 1]
-        last = state.history[-1]
-        result = {
-            "net": settings.net,
-            "dataset": settings.dataset,
-            "recipe": settings.recipe,
-            "seed": settings.seed,
-            "epochs": settings.epochs,
-            "test loss": last["test loss"],
-            "test top-1 error": 1 - last["test accuracy"],
-            "test top-5 error": 1 - last["test top-5"],
-            "best epoch": state.best["epoch"],
-            "best epoch chosen on": {"Val": "validation images", "Test": "test set"}[job.chosen_on],
-            "best epoch's test top-1 error": 1 - best["test accuracy"],
-            "best epoch's test top-5 error": 1 - best["test top-5"],
-            "parameters": job.parameters,
-            "macs": job.macs,
-            "seconds": state.seconds,
-            "images per second": len(job.training.index) * settings.epochs / state.seconds,
-            "device": device_name(job.precision.device),
-            "torch": torch.__version__,
-            "commit": commit(),
-        }
-        text = json.dumps(result, indent=2) + "\n"
-        checkpoint.write_atomically(self.folders.checkpoints / "result.json", text.encode())
-        return result
 
-    def print_result(self, result: dict) -> None:
-        print(
-            f"last epoch: test top-1 error {100 * result['test top-1 error']:.2f} %, "
-            f"top-5 error {100 * result['test top-5 error']:.2f} %\n"
-            f"best epoch ({result['best epoch']}, chosen on the {result['best epoch chosen on']}): "
-            f"test top-1 error {100 * result[BEST]:.2f} %\n"
-            f"trained for {result['seconds']:.0f} s at {result['images per second']:.0f} images/s"
-        )
-
-
-BEST = "best epoch's test top-1 error"
-
-
-def test(path: Path, overrides: dict[str, object]) -> dict[str, float]:
+def test(weights: Path, overrides: dict[str, object]) -> dict[str, float]:
     """Evaluates the weights of a checkpoint on the test set of their data set, and prints the figures."""
-    content = checkpoint.load(path)
-    if "settings" not in content:
-        raise ValueError(f"{path}: holds weights only, not the network's name and data set; give a checkpoint of a run")
-    settings = dataclasses.replace(Settings(**content["settings"]), **overrides, val=0.0)
-    job = make_job(settings)
-    if list(job.dataset.classes) != content["classes"]:
-        raise ValueError(f"{path}: made for other classes than those of {settings.dataset}; give its own -dataset")
-    checkpoint.load_weights(job.network, checkpoint.network_weights(content), path)
+    job, _ = finished_job(weights, overrides)
     metrics = evaluate(job.network, job.evaluations["Test"], job.task, job.precision)
-    print(f"{settings.net} on the {len(job.dataset.test.targets):,} test images of {settings.dataset}")
+    print(f"{job.settings.net} on the {len(job.dataset.test.targets):,} test images of {job.settings.dataset}")
     print(f"{job.task.describe(metrics)}  {job.parameters:,} parameters")
     return metrics
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def commit() -> str:
-    """The commit of the source, with + where it was changed since; empty outside a git checkout."""
-    root = Path(__file__).resolve().parents[1]
-    try:
-        call = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -35,9 +35,7 @@ def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimi
     """sgd, adam or adamw over all parameters, with the same weight decay on each, as the original has it."""
     common = dict(lr=settings.lr, weight_decay=settings.weight_decay)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            network.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **common
-        )
+        return torch.optim.SGD(network.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
     return kind(network.parameters(), **common)
 

@@ -137,9 +137,7 @@ def build(
     for number, (kernel, expanded, out, se, act, stride) in enumerate(variant.rows):
         row = (kernel, expanded, scaled(out, width, multiple), se, act, stride)
         times = 1 if number == 0 else EXPANSION
-        blocks.append(
-            ReuseInvertedResidual(channels, times, row, s if stride == "s" else stride, variant, literal)
-        )
+        blocks.append(ReuseInvertedResidual(channels, times, row, s if stride == "s" else stride, variant, literal))
         channels = row[2]
     parts = OrderedDict(stem=stem, blocks=nn.Sequential(*blocks), head=head(channels, num_classes, literal))
     return initialise_mobilenet_v3(nn.Sequential(parts))

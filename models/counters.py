@@ -48,12 +48,12 @@ def prepared(network: nn.Module, in_channels: int, image_size: int) -> tuple[nn.
 
 
 def leaves(network: nn.Module) -> dict[str, nn.Module]:
-    return {name: module for name, module in network.named_modules() if not any(module.children())}
+    return {name: module for name, module in network.named_modules() if next(module.children(), None) is None}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[io.StringIO]:
-    """Catches what the libraries print, and drops their warnings (distutils, deprecated calls)."""
+    """Catches what the libraries print, and drops their warnings (distutils, ...)."""
     caught = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(caught), contextlib.redirect_stderr(caught):
         warnings.simplefilter("ignore")
@@ -118,7 +118,7 @@ def thop_count(network: nn.Module, in_channels: int, image_size: int) -> Count:
 
         total, _, tree = profile(twin, inputs=(image,), report_missing=True, ret_layer_info=True)
     found = dict(_flat(tree)) if tree else {"": total}
-    layers = {name: int(found[name]) for name in leaves(twin)}
+    layers = {name: int(found.get(name, 0)) for name in leaves(twin)}
     kinds = re.findall(r"Cannot find rule for <class '[\w.<>]*?(\w+)'>", printed.getvalue())
     return Count(int(total), layers, frozenset(kinds))
 
@@ -166,12 +166,12 @@ def _reason(layer: Layer, extra: int, count: Count) -> str:
         return "no rule" if layer.kind in count.without_rule else "not counted"
     if layer.bias and layer.macs and extra == layer.values_out:
         return "bias"
-    if not layer.macs and extra % layer.values_in == 0:
+    if not layer.macs and layer.values_in and extra % layer.values_in == 0:
         return f"{extra // layer.values_in} for each value read"
     return "counted otherwise"
 
 
 def uncounted(count: Count, layers: dict[str, Layer]) -> list[str]:
-    """The layers a library has no rule for, as "21 Hardswish"."""
-    kinds = Counter(layer.kind for layer in layers.values())
+    """Layers without MACs that a library has no rule for, as "21 Hardswish": of these differences() says nothing."""
+    kinds = Counter(layer.kind for layer in layers.values() if not layer.macs)
     return [f"{number} {kind}" for kind, number in kinds.items() if kind in count.without_rule]

@@ -63,9 +63,7 @@ class ReuseDepthwise(nn.Conv2d):
     """
 
     def __init__(self, channels: int, times: int, kernel_size: int, stride: int) -> None:
-        super().__init__(
-            channels, channels * times, kernel_size, stride, kernel_size // 2, groups=channels, bias=False
-        )
+        super().__init__(channels, channels * times, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
         self.times = times
 
     def forward(self, x: Tensor) -> Tensor:

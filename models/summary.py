@@ -9,27 +9,32 @@ For each network of the file: torchsummary's table of layers, the figures of thr
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import os
 import re
+import statistics
 import sys
+import time
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models import counters, registry
 from models.reuse import ConvOnCopies, LinearOnCopies
-from utils import nearest
+from utils import OneLineParser
 
 MEGABYTE = 1024**2  # bytes; as torchsummary has it
 IN_CHANNELS = 3
+TORCH_COUNTS = "MACs of every convolution and matrix product that runs; not bias, batch norm, activations, pools, sums"
 COUNTERS = (  # name, function, what it counts
-    ("thop", counters.thop_count, "MACs without bias, and batch norm, of layers whose very class it knows"),
-    ("flopth", counters.flopth_count, "MACs with the bias of convolutions; batch norm, activations, pools by their values"),
+    ("thop", counters.thop_count, "in layers of the very classes it knows: MACs without bias, batch norm"),
+    ("flopth", counters.flopth_count, "in layers: MACs with convolutions' bias, batch norm, activations, 2-D pools"),
 )
-TORCH_COUNTS = "MACs of every convolution and matrix product that runs, without bias; nothing else"
+FLAGS = (  # word, type, default, help
+    ("size", int, 32, "side of the image in pixels"),
+    ("classes", int, 100, "number of classes"),
+    ("width", float, 1.0, "width multiplier, for the networks that have one"),
+)
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -39,10 +44,7 @@ def parameter_count(network: nn.Module) -> int:
 
 def mac_count(network: nn.Module, in_channels: int, image_size: int) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image, in eval mode."""
-    twin = copy.deepcopy(network).cpu().eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(torch.zeros(1, in_channels, image_size, image_size))
-    return counter.get_total_flops() // 2  # it counts a multiply-accumulate as two operations
+    return counters.torch_count(network, in_channels, image_size)[0]
 
 
 def weights_on_copies(network: nn.Module) -> dict[str, tuple[int, int]]:
@@ -60,7 +62,7 @@ def weights_on_copies(network: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def layer_table(network: nn.Module, in_channels: int, image_size: int) -> str:
-    """torchsummary's table. Raises nothing where its total differs from parameter_count: a last line says so."""
+    """torchsummary's table of layers, and a line below it where its total is not parameter_count's."""
     twin, _ = counters.prepared(network, in_channels, image_size)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), counters.quiet() as printed:
         from torchsummary import summary
@@ -68,100 +70,89 @@ def layer_table(network: nn.Module, in_channels: int, image_size: int) -> str:
         summary(twin, (in_channels, image_size, image_size), device="cpu")
     table = printed.getvalue().rstrip()
     total = int(re.search(r"Total params: ([\d,]+)", table)[1].replace(",", ""))
-    if total != parameter_count(network):
-        table += f"\ntorchsummary adds {total - parameter_count(network):+,} parameters: it counts a layer each time it runs"
+    surplus = total - parameter_count(network)
+    if surplus:
+        table += f"\n{surplus:+,} in this total: torchsummary adds weight and bias of a layer each time it runs"
     return table
 
 
-def counter_lines(network: nn.Module, in_channels: int, image_size: int) -> list[str]:
-    """A line for each counter with its figure, and below it what makes it differ from torch's."""
+def counter_lines(network: nn.Module, in_channels: int, image_size: int, literal: nn.Module | None = None) -> list[str]:
+    """A line for each counter with its figure, and below it the sum that leads to it from torch's."""
     total, layers = counters.torch_count(network, in_channels, image_size)
-    lines = [f"{'torch':8}{total:15,}  {TORCH_COUNTS}"]
+    lines = [f"{'torch':10}{total:15,}  {TORCH_COUNTS}"]
+    if literal is not None:
+        macs = mac_count(literal, in_channels, image_size)
+        lines.append(f"{'':10}{macs:15,}  of the literal form, which copies feature maps and adds no weights")
     for name, function, what in COUNTERS:
         count = function(network, in_channels, image_size)
-        terms = [
-            f"{'+' if amount > 0 else '-'} {abs(amount):,} ({words})"
-            for amount, words in counters.differences(count, total, layers)
-        ]
-        lines.append(f"{name:8}{count.total:15,}  {what}")
-        lines.append(f"{'':25}= " + " ".join([f"torch's {total:,}", *terms]))
+        lines.append(f"{name:10}{count.total:15,}  {what}")
+        lines.append(f"{'':13}={total:15,}  torch's")
+        for amount, words in counters.differences(count, total, layers):
+            lines.append(f"{'':13}{'+' if amount > 0 else '-'}{abs(amount):15,}  {words}")
         unknown = counters.uncounted(count, layers)
         if unknown:
-            lines.append(f"{'':25}no rule, so zero: {', '.join(unknown)}")
+            lines.append(f"{'':31}no rule either, here zero as torch's: {', '.join(unknown)}")
     return lines
 
 
 def size_lines(network: nn.Module) -> list[str]:
     """Parameters, what those that read copies are worth, and the size in MB."""
     count = parameter_count(network)
-    lines = [f"{'parameters':10}{count:13,}"]
+    lines = [f"{'parameters':10}{count:15,}"]
     parts = weights_on_copies(network)
     if parts:
         worth = count - sum(stored - summed for stored, summed in parts.values())
         where = ", ".join(f"{part} {stored:,} -> {summed:,}" for part, (stored, summed) in parts.items())
-        lines.append(f"{'':10}{worth:13,}  once the weights that read copies of one map are added ({where})")
+        lines.append(f"{'':10}{worth:15,}  once the weights that read copies of one map are added ({where})")
     parameters = sum(parameter.nbytes for parameter in network.parameters())
     stored = sum(tensor.nbytes for tensor in network.state_dict().values())
     lines.append(
-        f"{'size':10}{parameters / MEGABYTE:13.2f}  MB of {MEGABYTE:,} bytes in float32; "
+        f"{'size':10}{parameters / MEGABYTE:15.2f}  MB of {MEGABYTE:,} bytes in float32; "
         f"{stored / MEGABYTE:.2f} with the buffers of its state dict"
     )
     return lines
 
 
 def forward_line(network: nn.Module, in_channels: int, image_size: int, seconds: float = 0.3) -> str:
-    """The median time of a forward pass of one image, measured for `seconds` on CUDA where there is any, else CPU."""
-    from torch.utils.benchmark import Timer
+    """The median time of a forward pass of one image, on CUDA where there is any, else on the CPU.
 
+    Five runs at least, and as many as fit into `seconds`, after two that warm up.
+    """
     twin, image = counters.prepared(network, in_channels, image_size)
     threads = torch.get_num_threads()
     where = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     if torch.cuda.is_available():
         twin, image, where = twin.to("cuda"), image.to("cuda"), torch.cuda.get_device_name()
+    times: list[float] = []
     with torch.inference_mode():
-        timer = Timer("twin(image)", globals={"twin": twin, "image": image}, num_threads=threads)
-        measured = timer.blocked_autorange(min_run_time=seconds)
-    runs = len(measured.times) * measured.number_per_run
-    return f"{'forward':10}{measured.median * 1e3:13.2f}  ms, median of {runs} runs, batch 1, float32, {where}"
+        while len(times) < 7 or sum(times[2:]) < seconds:
+            start = time.perf_counter()
+            twin(image)
+            if image.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+    median = statistics.median(times[2:])
+    return f"{'forward':10}{median * 1e3:15.2f}  ms, median of {len(times) - 2} runs, batch 1, float32, {where}"
 
 
 def describe(name: str, network: nn.Module, in_channels: int, image_size: int, literal: nn.Module | None = None) -> str:
     """All that is printed of a network, which stays as it is. literal: its literal form, for a cheap one."""
     lines = [layer_table(network, in_channels, image_size), ""]
-    lines.append(f"{name}: one image of {in_channels} x {image_size} x {image_size}, in eval mode. MACs:")
-    lines += counter_lines(network, in_channels, image_size)
-    if literal is not None:
-        macs = mac_count(literal, in_channels, image_size)
-        lines.append(f"{'':8}{macs:15,}  by torch in the literal form, which copies feature maps and adds no weights")
+    lines.append(f"{name}, one image of {in_channels} x {image_size} x {image_size}, in eval mode; MACs by")
+    lines += counter_lines(network, in_channels, image_size, literal)
     lines += size_lines(network)
     lines.append(forward_line(network, in_channels, image_size))
     return "\n".join(lines)
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """argparse with its errors as ValueError, for main() to print as one line."""
-
-    def error(self, message: str):
-        raise ValueError(message.replace("argument ", "", 1))
 
 
 def options(file: str, words: list[str]) -> argparse.Namespace:
     """Raises ValueError for words that are no options, and for values that cannot be."""
     parser = OneLineParser(prog=f"{file}.py", description="Prints what this file's networks cost.", allow_abbrev=False)
     parser.add_argument("network", nargs="?", help="one of the file's networks (default: all of them)")
-    for word, kind, default, text in (
-        ("size", int, 32, "side of the image in pixels"),
-        ("classes", int, 100, "number of classes"),
-        ("width", float, 1.0, "width multiplier, for the networks that have one"),
-    ):
+    for word, kind, default, text in FLAGS:
         parser.add_argument(
             f"-{word}", f"--{word}", type=kind, default=default, metavar="N", help=f"{text} (default: {default:g})"
         )
-    for word in words:  # argparse would guess at a prefix of a single-dash option
-        match = re.match(r"--?([A-Za-z][^=]*)", word)
-        if match and match[1] not in ("size", "classes", "width", "h", "help"):
-            near = nearest(match[1], ("size", "classes", "width")).replace(" or ", " or -").replace(", ", ", -")
-            raise ValueError(f"{match[0]}: unknown option; did you mean -{near}?")
     given = parser.parse_args(words)
     if given.classes < 1:
         raise ValueError(f"-classes {given.classes}: must be at least 1")
@@ -182,7 +173,7 @@ def names_of(file: str, wanted: str | None) -> list[str]:
 
 
 def main(file: str, words: list[str] | None = None) -> int:
-    """Describes the networks of models/<file>.py. words: the command line's. Returns the exit status, 2 for mistakes."""
+    """Describes the networks of models/<file>.py. words: the command line's. Returns the exit status."""
     try:
         given = options(file, sys.argv[1:] if words is None else words)
         shape = dict(num_classes=given.classes, in_channels=IN_CHANNELS, image_size=given.size, width=given.width)

@@ -151,8 +151,8 @@ def test_name_that_is_taken(place, capsys):
 
 def test_json_settings_are_plain():
     """What a run saves as its settings can be read by anything."""
-    from conf.resolve import settings
-
     import dataclasses
+
+    from conf.resolve import settings
 
     assert json.loads(json.dumps(dataclasses.asdict(settings({"net": "cheapV3"}))))["net"] == "cheapV3"

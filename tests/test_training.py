@@ -11,11 +11,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main
 from engine import checkpoint
+from engine.logs import RunLog
 
 EPOCHS = 3
 RUN = (
-    f"main.py -net MobileNetV3_small -dataset digits -epochs {EPOCHS} -b 64 -warm 1 -lr 0.003 -crop 0 -rotation 0 "
-    "-size 8 -val 0.1 -name try1 -seed 3 -gpu false"
+    f"main.py -net cheapV2 -width 0.25 -dataset digits -size 8 -epochs {EPOCHS} -b 64 -warm 1 -lr 0.01 -crop 0 "
+    "-rotation 0 -val 0.1 -name try1 -seed 3 -gpu false"
 )
 
 
@@ -37,11 +38,11 @@ def finished(tmp_path_factory):
 
 
 def checkpoints(out):
-    return out / "checkpoints" / "MobileNetV3_small" / "digits-try1"
+    return out / "checkpoints" / "cheapV2" / "digits-try1"
 
 
 def curves(out):
-    events = EventAccumulator(str(out / "runs" / "MobileNetV3_small" / "digits-try1"), {"scalars": 0, "images": 0})
+    events = EventAccumulator(str(out / "runs" / "cheapV2" / "digits-try1"), {"scalars": 0, "images": 0})
     return events.Reload()
 
 
@@ -73,7 +74,7 @@ def test_a_point_for_every_step_and_one_axis(finished):
 
 
 def test_csv_and_result_say_what_the_curves_say(finished):
-    rows = list(csv.DictReader((runs_csv := finished / "runs/MobileNetV3_small/digits-try1/metrics.csv").open()))
+    rows = list(csv.DictReader((runs_csv := finished / "runs/cheapV2/digits-try1/metrics.csv").open()))
     assert len(rows) == EPOCHS, runs_csv
     accuracies = [event.value for event in curves(finished).Scalars("Test/Accuracy")]
     assert [float(row["test accuracy"]) for row in rows] == pytest.approx(accuracies, rel=1e-6)
@@ -81,16 +82,16 @@ def test_csv_and_result_say_what_the_curves_say(finished):
     assert found["test top-1 error"] == pytest.approx(1 - float(rows[-1]["test accuracy"]))
     best = max(range(EPOCHS), key=lambda n: float(rows[n]["val accuracy"]))
     assert found["best epoch"] == best + 1 and found["best epoch chosen on"] == "validation images"
-    assert found["best epoch's test top-1 error"] == pytest.approx(1 - float(rows[best]["test accuracy"]))
+    assert found["best test top-1 error"] == pytest.approx(1 - float(rows[best]["test accuracy"]))
 
 
 def test_what_a_run_leaves(finished):
     folder = checkpoints(finished)
     best = result(finished)["best epoch"]
-    expected = {"settings.yaml", "result.json", "last.pth", f"MobileNetV3_small-{best}-best.pth"}
+    expected = {"settings.yaml", "result.json", "last.pth", f"cheapV2-{best}-best.pth"}
     assert {path.name for path in folder.iterdir()} == expected
     saved = yaml.safe_load((folder / "settings.yaml").read_text())
-    assert saved["epochs"] == EPOCHS and saved["lr"] == 0.003 and saved["seed"] == 3 and saved["rotation"] == 0
+    assert saved["epochs"] == EPOCHS and saved["lr"] == 0.01 and saved["seed"] == 3 and saved["rotation"] == 0
     assert not any(key.startswith("module.") for key in checkpoint.load(folder / "last.pth")["network"])
 
 
@@ -117,6 +118,34 @@ def test_same_seed_same_weights_and_another_seed_others(finished, tmp_path, caps
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
+def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path, capsys, monkeypatch):
+    """Stopped within the second epoch, after a save within it: the same weights and history bit for bit, and each
+    step once in the curves."""
+    steps = RunLog.steps
+
+    def stop_at_30(self, first, losses, rates):
+        if first >= 30:
+            raise KeyboardInterrupt
+        steps(self, first, losses, rates)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunLog, "steps", stop_at_30)
+        start(f"{RUN} -log-every 2 -save-every 0.01", tmp_path, capsys)
+    stopped = checkpoint.load_run(checkpoints(tmp_path) / "last.pth")
+    assert stopped["epoch"] == 1 and 0 < stopped["batch"] < 21
+    printed = start("main.py -resume last", tmp_path, capsys)
+    assert f"going on from epoch 2, batch {stopped['batch'] + 1}" in printed
+    first, again = (checkpoint.load_run(checkpoints(out) / "last.pth") for out in (finished, tmp_path))
+    assert all(torch.equal(first["network"][key], again["network"][key]) for key in first["network"])
+    for row, other in zip(first["history"], again["history"], strict=True):
+        assert {key: value for key, value in row.items() if "second" not in key} == {
+            key: value for key, value in other.items() if "second" not in key
+        }
+    for tag in ("Train/loss", "Test/Accuracy"):
+        wanted, found = (curves(out).Scalars(tag) for out in (finished, tmp_path))
+        assert [(e.step, e.value) for e in found] == [(e.step, e.value) for e in wanted]
+
+
 def test_without_val_it_says_that_the_test_set_chose(tmp_path, capsys):
     printed = start(RUN.replace("-val 0.1", "").replace("-epochs 3", "-epochs 1"), tmp_path, capsys)
     assert "chosen on the test set" in printed.splitlines()[-2]
@@ -130,7 +159,7 @@ def test_weights_of_other_classes_start_a_run(finished, tmp_path, capsys):
     write_images(tmp_path / "pets", train=("cat", "dog"), test=("cat", "dog"))
     weights = checkpoints(finished) / "last.pth"
     sys.argv = (
-        f"main.py -net MobileNetV3_small -dataset {tmp_path / 'pets'} -epochs 1 -weights {weights} -out {tmp_path} "
+        f"main.py -net cheapV2 -width 0.25 -dataset {tmp_path / 'pets'} -epochs 1 -weights {weights} -out {tmp_path} "
         "-b 4 -lr 1e-9 -gpu false"
     ).split()
     status = main.main()
@@ -140,14 +169,14 @@ def test_weights_of_other_classes_start_a_run(finished, tmp_path, capsys):
 
 def test_a_single_left_over_image_joins_the_batch_before(tmp_path, capsys):
     """1,437 = 4 x 359 + 1: batch norm could not take the last image alone."""
-    words = "main.py -net MobileNetV3_small -dataset digits -size 8 -epochs 1 -b 359 -name try1 -gpu false"
+    words = "main.py -net cheapV2 -width 0.25 -dataset digits -size 8 -epochs 1 -b 359 -name try1 -gpu false"
     printed = start(words, tmp_path, capsys)
     assert "1 epochs of 4 steps" in printed
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
     sys.argv = [
-        *"main.py -net MobileNetV3_small -dataset digits -size 8 -epochs 2 -optimizer sgd -lr 1e30 -warm 0".split(),
+        *"main.py -net cheapV2 -width 0.25 -dataset digits -size 8 -epochs 2 -optimizer sgd -lr 1e30 -warm 0".split(),
         *f"-log-every 3 -name try1 -gpu false -out {tmp_path}".split(),
     ]
     assert main.main() == 2

@@ -1,0 +1,160 @@
+"""What Reuse without a copy saves: images a second in training, and memory kept for the backward pass.
+
+    python benchmarks/reuse.py                     cheapV3, literal form against the default form
+    python benchmarks/reuse.py -nets cheapV2 cheapSqueezeNet
+    python benchmarks/reuse.py -all                every cheap network, and MobileNetV3 against torchvision's and timm's
+    python benchmarks/reuse.py -multiplier         ReuseDepthwise against one convolution with a channel multiplier
+    python benchmarks/reuse.py -profile            where a training step's time goes
+
+The literal form runs in the default memory format and the default form in channels_last; rounds alternate. The
+ratio's median, smallest and largest round are printed, never one form's time alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import models
+from models.reuse import ReuseDepthwise
+
+
+class Step:
+    """A training step (SGD with momentum) of one network on one fixed batch."""
+
+    def __init__(self, network: nn.Module, batch: int, channels_last: bool) -> None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        generator = torch.Generator().manual_seed(0)
+        self.network = network.to(memory_format=layout)
+        self.images = torch.randn(batch, 3, 32, 32, generator=generator).to(memory_format=layout)
+        self.targets = torch.randint(100, (batch,), generator=generator)
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+
+    def __call__(self) -> float:
+        """Seconds of one step."""
+        started = time.perf_counter()
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.network(self.images), self.targets).backward()
+        self.optimizer.step()
+        return time.perf_counter() - started
+
+    def kept_bytes(self) -> int:
+        """Bytes of activations that autograd keeps between forward and backward, each storage once; no weights."""
+        weights = {tensor.untyped_storage().data_ptr() for tensor in self.network.parameters()}
+        kept: dict[int, tuple[torch.Tensor, int]] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = (tensor, storage.nbytes())  # held, so that no address is given out twice
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            F.cross_entropy(self.network(self.images), self.targets)
+        return sum(size for _, size in kept.values())
+
+
+def compare(name: str, slow: Step, fast: Step, rounds: int) -> None:
+    """Prints how many times as many images a second `fast` trains, over alternating rounds."""
+    slow(), fast()
+    times = [(slow(), fast()) for _ in range(rounds)]
+    ratios = [a / b for a, b in times]
+    batch = len(fast.images)
+    rates = [batch / statistics.median(pair[which] for pair in times) for which in (0, 1)]
+    memory = fast.kept_bytes() / slow.kept_bytes()
+    print(
+        f"{name:42} {rates[0]:7.1f} {rates[1]:7.1f} images/s   ratio {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})   kept for backward {memory:.2f}",
+        flush=True,
+    )
+
+
+def compare_forms(name: str, batch: int, rounds: int) -> None:
+    torch.manual_seed(0)
+    literal = Step(models.create(name, literal=True), batch, channels_last=False)
+    default = Step(models.create(name), batch, channels_last=True)
+    compare(f"{name}: literal, default", literal, default, rounds)
+
+
+def others(batch: int) -> list[tuple[str, Step]]:
+    """torchvision's and timm's MobileNetV3 large, for 100 classes, their first two strides set for 32x32 images."""
+    import torchvision
+
+    theirs = torchvision.models.mobilenet_v3_large(num_classes=100)
+    theirs.features[0][0].stride = (1, 1)
+    theirs.features[2].block[1][0].stride = (1, 1)
+    found = [("torchvision mobilenet_v3_large", theirs)]
+    try:
+        import timm
+    except ImportError:
+        print("timm is not installed: pip install timm")
+    else:
+        theirs = timm.create_model("mobilenetv3_large_100", num_classes=100)
+        theirs.conv_stem.stride = (1, 1)
+        theirs.blocks[1][0].conv_dw.stride = (1, 1)
+        found.append(("timm mobilenetv3_large_100", theirs))
+    return [(name, Step(network, batch, channels_last=True)) for name, network in found]
+
+
+def compare_multiplier(batch: int, rounds: int) -> None:
+    """ReuseDepthwise as it is against Conv2d(C, kC, groups=C), in cheapV3."""
+    side_by_side = Step(models.create("cheapV3"), batch, channels_last=True)
+    network = models.create("cheapV3")
+    for module in network.modules():
+        if isinstance(module, ReuseDepthwise):
+            module.forward = nn.Conv2d.forward.__get__(module)
+    compare("cheapV3: one convolution, side by side", Step(network, batch, True), side_by_side, rounds)
+
+
+def profile(name: str, batch: int) -> None:
+    """The operations that take most of a training step's time, for both forms."""
+    for literal in (True, False):
+        step = Step(models.create(name, literal=literal), batch, channels_last=not literal)
+        step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            step()
+        events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
+        total = sum(event.self_cpu_time_total for event in events)
+        print(f"{name}, {'literal' if literal else 'default'} form: {total / 1e6:.2f} s")
+        for event in events[:10]:
+            print(f"  {100 * event.self_cpu_time_total / total:5.1f} %  {event.key}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-nets", nargs="+", default=["cheapV3"], choices=models.cheap_names(), metavar="NET")
+    parser.add_argument("-all", action="store_true")
+    parser.add_argument("-multiplier", action="store_true")
+    parser.add_argument("-profile", action="store_true")
+    parser.add_argument("-batch", type=int, default=128)
+    parser.add_argument("-rounds", type=int, default=7)
+    parser.add_argument("-threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {platform.machine()}, {options.threads} threads, batch {options.batch}")
+    if options.profile:
+        for name in options.nets:
+            profile(name, options.batch)
+    elif options.multiplier:
+        compare_multiplier(options.batch, options.rounds)
+    else:
+        for name in models.cheap_names() if options.all else options.nets:
+            compare_forms(name, options.batch, options.rounds)
+        if options.all:
+            own = Step(models.create("MobileNetV3"), options.batch, channels_last=True)
+            for name, theirs in others(options.batch):
+                compare(f"{name}, MobileNetV3 here", theirs, own, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

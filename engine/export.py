@@ -1,0 +1,149 @@
+"""The folded network as an ONNX file, written only once ONNX Runtime has shown that it gives the same outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from engine import checkpoint
+from engine.fold import Sizes, fold
+from engine.job import finished_job
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+IMAGES, OUTPUTS = "images", "logits"  # names of the file's input and output
+# Largest difference from the network that is taken for rounding, as a share of its largest output.
+TOLERANCE = 1e-4
+CHECKED = 256  # test images that the file is run on
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written, and how near it comes: difference and largest are of the outputs, over `images` images."""
+
+    path: Path
+    size: int  # bytes
+    parameters: Sizes
+    images: int
+    difference: float
+    largest: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.size / 1e6:.2f} MB, input N x C x H x W of normalised floats\n"
+            f"{self.parameters}\n"
+            f"ONNX Runtime on {self.images} test images: largest difference {self.difference:.2g} "
+            f"in outputs up to {self.largest:.3g}"
+        )
+
+
+def export(weights: Path, overrides: dict[str, object]) -> Exported:
+    """Writes the folded network of a checkpoint beside it, as <stem>.onnx, and prints what export_onnx found.
+
+    overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, its
+    data set is missing or has other classes, a package is missing, or the file would not give the same outputs.
+    """
+    check_packages()
+    job, content = finished_job(weights, overrides)
+    index = torch.linspace(0, len(job.dataset.test.targets) - 1, CHECKED).round().long().unique()
+    images, _ = job.evaluations["Test"].source.plain(index)
+    metadata = {
+        "net": job.settings.net,
+        "dataset": job.settings.dataset,
+        "mean": json.dumps(content["mean"]),
+        "std": json.dumps(content["std"]),
+        "classes": json.dumps(content["classes"]),
+    }
+    exported = export_onnx(job.network, weights.with_suffix(".onnx"), images, metadata)
+    print(exported)
+    return exported
+
+
+def check_packages() -> None:
+    """Raises ValueError where a package is missing that only the export needs."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{missing[0]}: ONNX export needs it; pip install {' '.join(PACKAGES)}")
+
+
+def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[str, str]) -> Exported:
+    """Folds a network and writes it to path as ONNX: one file, any batch size.
+
+    images    normalised floats, N x C x H x W: what the file is run on before it is written
+    metadata  texts by name that go into the file
+    Raises ValueError, and writes nothing, where ONNX Runtime's outputs differ from the network's by more than
+    TOLERANCE of the largest output.
+    """
+    network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+    images = images.to("cpu", torch.float32).contiguous()
+    folded = fold(network)
+    data = to_onnx(folded, images.shape[1:], metadata)
+    with torch.inference_mode():
+        expected = torch.cat([network(part) for part in images.split(64)])
+    # One image, then larger and uneven batches: the batch dimension is free.
+    parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]
+    run = onnx_runner(data)
+    found = torch.cat([run(part) for part in parts])
+    difference = (found - expected).abs().max().item()
+    largest = expected.abs().max().item()
+    if not difference <= TOLERANCE * largest:  # not a number is no agreement either
+        raise ValueError(
+            f"{path}: not written, ONNX Runtime's outputs differ from the network's by {difference:.2g} "
+            f"where they reach {largest:.3g} ({TOLERANCE:g} of that is allowed); take another version of {PACKAGES[2]}"
+        )
+    checkpoint.write_atomically(path, data)
+    return Exported(path, len(data), Sizes.of(network, folded), len(images), difference, largest)
+
+
+def to_onnx(network: nn.Module, shape: torch.Size, metadata: dict[str, str]) -> bytes:
+    """An ONNX model of a network that takes N x shape floats, for any N."""
+    with quiet():
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, *shape),),  # a batch of one would be taken for a fixed size
+            dynamo=True,
+            input_names=[IMAGES],
+            output_names=[OUTPUTS],
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+        )
+        model = program.model_proto
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]  # the exporter notes lines of source with their paths
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    return model.SerializeToString()
+
+
+def onnx_runner(data: bytes) -> Callable[[Tensor], Tensor]:
+    """A function from images to outputs that runs an ONNX model in ONNX Runtime on as many threads as torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run([OUTPUTS], {IMAGES: images.numpy()})[0])
+
+
+@contextlib.contextmanager
+def quiet():
+    """Without the exporter's warnings: what they fear for, the outputs, is compared afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,48 @@
+"""Where a run writes, and which run wrote last."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf import Settings
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run writes: curves under runs/, weights under checkpoints/, both by network and name."""
+
+    runs: Path
+    checkpoints: Path
+
+    @classmethod
+    def of(cls, settings: Settings, name: str) -> Folders:
+        inner = Path(settings.net) / name
+        return cls(Path(settings.out) / "runs" / inner, Path(settings.out) / "checkpoints" / inner)
+
+    @classmethod
+    def new(cls, settings: Settings) -> Folders:
+        """Raises ValueError where a run of that name exists."""
+        if any(part in settings.name for part in ("/", "\\", ":")) or settings.name.startswith("."):
+            raise ValueError(f"-name {settings.name}: must be a plain word, without slashes, colons or a leading dot")
+        dataset = Path(settings.dataset).resolve().name
+        stem = f"{dataset}-{settings.name or time.strftime('%Y%m%d-%H%M%S')}"
+        folders, number = cls.of(settings, stem), 1
+        while folders.runs.exists() or folders.checkpoints.exists():
+            if settings.name:
+                raise ValueError(
+                    f"-name {settings.name}: {folders.checkpoints} exists; take another name, "
+                    f"or go on with -resume {folders.checkpoints}"
+                )
+            number += 1
+            folders = cls.of(settings, f"{stem}-{number}")
+        return folders
+
+
+def newest_run(out: Path) -> Path:
+    """The checkpoint folder of the run that saved last. Raises ValueError where there is none."""
+    saved = sorted((out / "checkpoints").glob("*/*/last.pth"), key=lambda path: path.stat().st_mtime)
+    if not saved:
+        raise ValueError(f"-resume last: no run has saved anything under {out / 'checkpoints'}; give the run's folder")
+    return saved[-1].parent

@@ -1,0 +1,65 @@
+"""What a finished run comes to: errors of the last and the best epoch, and what they were reached with."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import torch
+
+from engine.job import Job
+from engine.state import TrainState
+
+
+def make_result(job: Job, state: TrainState) -> dict:
+    """The content of result.json; errors are shares of 1."""
+    settings = job.settings
+    best, last = state.history[state.best["epoch"] - 1], state.history[-1]
+    return {
+        "net": settings.net,
+        "dataset": settings.dataset,
+        "recipe": settings.recipe,
+        "seed": settings.seed,
+        "epochs": settings.epochs,
+        "test loss": last["test loss"],
+        "test top-1 error": 1 - last["test accuracy"],
+        "test top-5 error": 1 - last["test top-5"],
+        "best epoch": state.best["epoch"],
+        "best epoch chosen on": {"Val": "validation images", "Test": "test set"}[job.chosen_on],
+        "best test top-1 error": 1 - best["test accuracy"],
+        "best test top-5 error": 1 - best["test top-5"],
+        "parameters": job.parameters,
+        "macs": job.macs,
+        "seconds": state.seconds,
+        "images per second": len(job.training.index) * settings.epochs / state.seconds,
+        "device": device_name(job.precision.device),
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
+
+
+def describe_result(result: dict) -> str:
+    """Three lines for the terminal; they say which images chose the best epoch."""
+    return (
+        f"last epoch: test top-1 error {100 * result['test top-1 error']:.2f} %, "
+        f"top-5 error {100 * result['test top-5 error']:.2f} %\n"
+        f"best epoch ({result['best epoch']}, chosen on the {result['best epoch chosen on']}): "
+        f"test top-1 error {100 * result['best test top-1 error']:.2f} %\n"
+        f"trained for {result['seconds']:.0f} s at {result['images per second']:.0f} images/s"
+    )
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def commit() -> str:
+    """The commit of the source, with + where it was changed since; empty outside a git checkout."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        call = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

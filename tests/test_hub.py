@@ -1,0 +1,95 @@
+"""hubconf.py: torch.hub finds, explains and builds every network, from any folder and beside any other module."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+
+ROOT = Path(models.__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_load_is_create(name):
+    torch.manual_seed(3)
+    loaded = torch.hub.load(str(ROOT), name, source="local", num_classes=7, in_channels=1, image_size=16)
+    torch.manual_seed(3)
+    created = models.create(name, num_classes=7, in_channels=1, image_size=16)
+    assert str(loaded) == str(created)
+    weights = created.state_dict()
+    assert list(loaded.state_dict()) == list(weights)
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in loaded.state_dict().items())
+
+
+def test_load_takes_the_other_arguments():
+    loaded = torch.hub.load(str(ROOT), "cheapV3", source="local", width=0.5, literal=True)
+    assert str(loaded) == str(models.create("cheapV3", width=0.5, literal=True))
+    with pytest.raises(ValueError, match="too small"):
+        torch.hub.load(str(ROOT), "cheapV3", source="local", image_size=4)
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """The name under which torch.hub has this folder as a downloaded repository."""
+    before = torch.hub.get_dir()
+    (tmp_path / "someone_reuse_main").symlink_to(ROOT)
+    torch.hub.set_dir(tmp_path)
+    yield "someone/reuse:main"
+    torch.hub.set_dir(before)
+
+
+def test_list(cached):
+    assert torch.hub.list(cached, skip_validation=True, trust_repo=True) == sorted(models.names())
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_help(cached, name):
+    text = torch.hub.help(cached, name, skip_validation=True, trust_repo=True)
+    assert text.startswith(f"{name}(") and "num_classes" in text.splitlines()[0]
+    assert inspect.getmodule(models.registry.entry(name).builder).__doc__.strip() in text
+    for argument in inspect.signature(models.create).parameters:
+        assert argument == "name" or argument in text
+
+
+PROGRAM = """
+import sys
+import torch
+{imports}
+before = list(sys.path)
+network = torch.hub.load({root!r}, "cheapV3_shuffle6", source="local", num_classes=10)
+assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+again = torch.hub.load({root!r}, "EffNet", source="local", num_classes=10)
+assert sum(parameter.numel() for parameter in again.parameters()) == 151_146
+assert sys.path == before
+{checks}
+"""
+BESIDE_OTHERS = """
+import models, models.registry, utils
+assert models.mine == "models" and models.registry.mine == "registry" and utils.mine == "utils"
+assert "models.reuse" not in sys.modules
+"""
+ALONE = """
+import pickle
+pickle.loads(pickle.dumps(network))
+import sys
+assert not {"thop", "flopth", "torchsummary", "torchvision", "tensorboard"} & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "checks"),
+    [("", ALONE), ("import models, models.registry, utils", BESIDE_OTHERS)],
+    ids=["alone", "beside a program's own models and utils"],
+)
+def test_from_another_folder(tmp_path, imports, checks):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("mine = 'models'\n")
+    (tmp_path / "models" / "registry.py").write_text("mine = 'registry'\n")
+    (tmp_path / "utils.py").write_text("mine = 'utils'\n")
+    (tmp_path / "program.py").write_text(PROGRAM.format(imports=imports, checks=checks, root=str(ROOT)))
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,290 @@
+"""python models/<file>.py: the figures are right, add up and say what they leave out; nothing is left behind."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import models
+from models import counters, summary
+from models.reuse import ConvOnCopies, ReuseDepthwise
+from tests.test_networks import COUNTS, SUMMED_MACS, forms
+
+FOLDER = Path(models.__file__).parent
+FILES = sorted({Path(inspect.getfile(models.registry.entry(name).builder)).stem for name in models.names()})
+# parameters at 100 classes once the weights that read copies are added: the head of cheapV2 reads 320 channels 4
+# times, cheapV3's last channels 12 times; the shuffle networks' stem 3 channels 16 times
+WORTH = {
+    "cheapV2": 1_173_732 - 3 * 320 * 100,
+    "cheapV3": 1_803_076 - 176_000,
+    "cheapV3_small": 640_068 - 11 * 96 * 100,
+    "cheapV3_shuffle": 1_414_411 - 176_000 - 15 * 3 * 16,
+    "cheapV3_shuffle6": 1_752_715 - 11 * 180 * 100 - 15 * 3 * 24,
+    "cheapSqueezeNet": 658_276,
+}
+
+
+def blocks(output: str) -> dict[str, list[str]]:
+    """What was printed of each network, without the tables of layers."""
+    found = re.findall(r"^(\w+), one image of .*\n((?:.+\n)+)", output, flags=re.MULTILINE)
+    return {name: lines.splitlines() for name, lines in found}
+
+
+def figure(line: str) -> int:
+    return int(re.search(r"[\d,]{3,}|\d+", line[10:])[0].replace(",", ""))
+
+
+def first(lines: list[str], word: str) -> int:
+    """The figure of the line that begins with this word."""
+    return figure(next(line for line in lines if line.startswith(word)))
+
+
+def below(lines: list[str], word: str) -> str:
+    return lines[next(number for number, line in enumerate(lines) if line.startswith(word)) + 1]
+
+
+def sums(lines: list[str]) -> dict[str, int]:
+    """For each counter the sum of the signed amounts that are printed below it."""
+    found, counter = {}, ""
+    for line in lines:
+        counter = line.split()[0] if line[0] != " " else counter
+        amount = re.match(r" +([=+-]) *([\d,]+)  ", line)
+        if amount:
+            sign = -1 if amount[1] == "-" else 1
+            found[counter] = found.get(counter, 0) + sign * int(amount[2].replace(",", ""))
+    return found
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory) -> dict[str, subprocess.CompletedProcess]:
+    """Each file run as a script in an empty folder, two at a time (most of it is the import of torch)."""
+
+    def run(file: str) -> subprocess.CompletedProcess:
+        folder = tmp_path_factory.mktemp(file)
+        command = [sys.executable, str(FOLDER / f"{file}.py")]
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=folder, env=one_thread, capture_output=True, text=True)
+        assert not list(folder.iterdir())
+        return done
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(FILES, pool.map(run, FILES), strict=True))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_as_a_script_from_another_folder(scripts, file):
+    """With the default image and classes; nothing is printed but the summary."""
+    done = scripts[file]
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "[INFO]" not in done.stdout and "[WARN]" not in done.stdout and "not supported" not in done.stdout
+    printed = blocks(done.stdout)
+    assert list(printed) == summary.names_of(file, None)
+    tables = re.findall(r"Total params: ([\d,]+)", done.stdout)
+    for (name, lines), total in zip(printed.items(), tables, strict=True):
+        assert first(lines, "parameters") == COUNTS[name][1] == int(total.replace(",", ""))
+        decimals = len(str(COUNTS[name][3]).split(".")[1])
+        if name in models.cheap_names():
+            assert round(figure(below(lines, "torch")) / 1e6, decimals) == COUNTS[name][3]
+            assert figure(below(lines, "parameters")) == WORTH[name]
+            if name in SUMMED_MACS:
+                assert round(first(lines, "torch") / 1e6, 3) == SUMMED_MACS[name]
+        else:
+            assert round(first(lines, "torch") / 1e6, decimals) == COUNTS[name][3]
+            assert not any("copies" in line for line in lines)
+        assert sums(lines) == {counter: first(lines, counter) for counter in ("thop", "flopth")}
+        assert re.search(r"^forward +\d+\.\d\d  ms, median of \d+ runs, batch 1", lines[-1])
+
+
+def by_the_book(network: nn.Module, image_size: int) -> dict[str, int]:
+    """What thop and flopth should say of a network, from the shapes of what its layers read and give."""
+    book = dict(thop=0, flopth=0)
+
+    def add(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        read, gave = inputs[0].numel(), output.numel()
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, ReuseDepthwise):
+                macs = gave * module.kernel_size[0] ** 2
+            elif isinstance(module, nn.Conv2d):
+                macs = gave * inputs[0].shape[1] // module.groups * module.kernel_size[0] * module.kernel_size[1]
+            else:
+                macs = gave * inputs[0].shape[1]
+            book["thop"] += macs if type(module) in (nn.Conv2d, nn.Linear) else 0
+            book["flopth"] += macs + (gave if isinstance(module, nn.Conv2d) and module.bias is not None else 0)
+        elif isinstance(module, nn.BatchNorm2d):
+            book["thop"] += 4 * read
+            book["flopth"] += 2 * read
+        elif isinstance(module, nn.ReLU | nn.LeakyReLU | nn.Hardswish | nn.Hardsigmoid | nn.MaxPool2d):
+            book["flopth"] += read
+
+    handles = [module.register_forward_hook(add) for module in network.modules()]
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, image_size, image_size))
+    for handle in handles:
+        handle.remove()
+    return book
+
+
+FORMS = [(name, literal) for name in COUNTS for literal in forms(name)]
+
+
+@pytest.mark.parametrize(("name", "literal"), FORMS)
+def test_counters_by_the_book(name, literal):
+    """Totals by closed formulas, and a sum that leads from torch's to each of them."""
+    network = models.create(name, image_size=16, literal=literal)
+    total, layers = counters.torch_count(network, 3, 16)
+    found = dict(thop=counters.thop_count(network, 3, 16), flopth=counters.flopth_count(network, 3, 16))
+    assert {counter: count.total for counter, count in found.items()} == by_the_book(network, 16)
+    for count in found.values():
+        parts = counters.differences(count, total, layers)
+        assert total + sum(amount for amount, _ in parts) == count.total
+        assert not any("otherwise" in words or "in no layer" in words for _, words in parts)
+    unknown = counters.uncounted(found["thop"], layers)
+    has_hardswish = any(isinstance(module, nn.Hardswish) for module in network.modules())
+    assert has_hardswish == any(words.endswith(" Hardswish") for words in unknown)
+
+
+class Awkward(nn.Module):
+    """What counters stumble over: a functional convolution, a layer that runs twice, one without a rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.copies = ConvOnCopies(3, 0, 5, times=2)
+        self.filters = nn.Parameter(torch.ones(7, 3, 1, 1))
+        self.mish = nn.Mish()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.mish(self.conv(self.conv(x)))
+        return torch.cat([F.conv2d(x, self.filters), self.copies(x)], dim=1)
+
+
+def test_what_a_counter_cannot_see_is_named():
+    network, values = Awkward(), 16 * 16
+    once, functional, copies = 27 * 3 * values, 3 * 7 * values, 3 * 5 * values
+    total, layers = counters.torch_count(network, 3, 16)
+    assert total == 2 * once + functional + copies
+    thop, flopth = counters.thop_count(network, 3, 16), counters.flopth_count(network, 3, 16)
+    unseen = (-functional, "functional calls: not seen")
+    assert counters.differences(thop, total, layers) == [unseen, (-copies, "1 ConvOnCopies: no rule")]
+    assert counters.differences(flopth, total, layers) == [(-once, "1 Conv2d: counted otherwise"), unseen]
+    assert counters.uncounted(thop, layers) == counters.uncounted(flopth, layers) == ["1 Mish"]
+    table = summary.layer_table(network, 3, 16)
+    assert table.endswith(f"{81 - 21:+,} in this total: torchsummary adds weight and bias of a layer each time it runs")
+
+
+def class_calls() -> dict[type, object]:
+    """`__call__` of every class of modules there is, as it stands in the class itself."""
+    found, ahead = {}, [nn.Module]
+    while ahead:
+        kind = ahead.pop()
+        found[kind] = kind.__dict__.get("__call__")
+        ahead += kind.__subclasses__()
+    return found
+
+
+def condition(network: nn.Module) -> list:
+    """Everything of a network that a counter might change, but for the values of its tensors."""
+    return [
+        (name, module.training, list(module._buffers), dict(module._forward_hooks), dict(module._forward_pre_hooks))
+        for name, module in network.named_modules()
+    ]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_nothing_is_left_behind(name, capsys, recwarn):
+    network, other = models.create(name, image_size=16), models.create("SqueezeNet", image_size=16)
+    network.get_submodule("head").eval()  # a mixture, to be found as it was
+    seen = []
+    next(network.children()).register_forward_hook(lambda *_: seen.append(1) and None)
+    before, calls = condition(network), class_calls()
+    tensors = {key: (tensor, tensor.clone()) for key, tensor in network.state_dict(keep_vars=True).items()}
+    random = torch.get_rng_state()
+    assert f"{name}, one image" in summary.describe(name, network, 3, 16)
+
+    assert condition(network) == before
+    after = network.state_dict(keep_vars=True)
+    assert list(after) == list(tensors)
+    for key, (tensor, values) in tensors.items():
+        assert after[key] is tensor and torch.equal(tensor, values), key
+    assert torch.equal(torch.get_rng_state(), random)
+    now = class_calls()
+    assert all(now[kind] is call for kind, call in calls.items())
+    assert all(type(module).__call__ is nn.Module.__call__ for module in other.modules())
+    other(torch.zeros(2, 3, 16, 16))
+    assert not any(hasattr(module, word) for module in other.modules() for word in ("flops", "total_ops"))
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == "" and not recwarn.list
+
+
+def test_nothing_is_left_behind_by_a_failure():
+    """Image too small: flopth fails half-way, its patches are undone all the same."""
+    network, calls, out = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 9), nn.ReLU()), class_calls(), sys.stdout
+    with pytest.raises(RuntimeError, match="[Kk]ernel size"):
+        counters.flopth_count(network, 3, 4)
+    assert class_calls() == calls and sys.stdout is out
+
+
+def test_flags(capsys):
+    state = torch.get_rng_state()
+    assert summary.main("cheapV3", "cheapV3_small --size 48 -classes 10 -width=0.5".split()) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    lines = blocks(capsys.readouterr().out)["cheapV3_small"]
+    network = models.create("cheapV3_small", num_classes=10, image_size=48, width=0.5)
+    assert first(lines, "parameters") == sum(parameter.numel() for parameter in network.parameters())
+    assert first(lines, "torch") == summary.mac_count(network, 3, 48)
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    size = next(line for line in lines if line.startswith("size"))
+    assert f"; {stored / 2**20:.2f} with the buffers" in size
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("cheapv33", "no network of this file; it has cheapV3, cheapV3_small"),
+        ("MobileNetV2", "a network of models/MobileNetV2.py"),
+        ("cheapV3 cheapV3_small", "cheapV3_small"),
+        ("-size 7", "-size 7: too small"),
+        ("-size", "expected one argument"),
+        ("-size big", "big"),
+        ("-classes 0", "-classes 0: must be at least 1"),
+        ("-width 0.01", "-width 0.01: leaves no channel"),
+        ("-width nan", "-width nan: must be"),
+        ("-width -1", "-width -1: must be"),
+        ("-wdith 0.5", "-wdith: unknown option; did you mean -width"),
+        ("-si 64", "-si: unknown option; did you mean -size"),
+    ],
+)
+def test_mistakes(capsys, words, message):
+    assert summary.main("cheapV3", words.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("cheapV3.py: ") and message in printed.err
+
+
+def test_no_width_multiplier(capsys):
+    assert summary.main("SqueezeNet", ["-width", "0.5"]) == 2
+    assert "SqueezeNet has no width multiplier" in capsys.readouterr().err
+
+
+def test_reader_that_stops_reading(monkeypatch):
+    """As in `python models/EffNet.py | head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert summary.main("EffNet", ["-size", "16"]) == 0
+
+
+def test_missing_library(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "thop", None)  # as Python marks a module that cannot be imported
+    assert summary.main("EffNet", ["EffNet", "-size", "16"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1 and "requirements.txt" in printed.err
