@@ -32,6 +32,7 @@ def fold(network: nn.Module) -> nn.Module:
     - a batch norm that follows a convolution or linear layer goes into it;
     - one that follows something else (EffNet's follow an activation) goes into the next convolution or linear layer
       where that is exact, and else stays: see next_reader and scale_input;
+    - the widened part of a cheap block is computed copy by copy (engine/copies.py);
     - dropout goes.
 
     The outputs differ from the network's in eval mode by rounding only. No parameter of the result asks for a
@@ -98,13 +99,15 @@ def narrow(block: cheapV2.ReuseInvertedResidual | cheapV3.ReuseInvertedResidual)
     In cheapV2 the activation stands with the convolution; in cheapV3 squeeze-excite and then the activation follow it.
     """
     depthwise, *activation = block.depthwise
-    if isinstance(depthwise, ReuseDepthwise) and depthwise.times > 1 and len(block.project) == 1:
-        se = getattr(block, "se", nn.Identity())
-        if not activation:
-            activation, block.after = [block.after], nn.Identity()
-        se = None if isinstance(se, nn.Identity) else se
-        block.depthwise = CopyByCopy(depthwise, se, activation[0], block.project[0])
-        block.se = block.project = nn.Identity()
+    if not isinstance(depthwise, ReuseDepthwise) or depthwise.times == 1:
+        return
+    se = None
+    if isinstance(block, cheapV3.ReuseInvertedResidual):
+        se = None if isinstance(block.se, nn.Identity) else block.se
+        activation = [block.after]
+        block.se = block.after = nn.Identity()
+    (project,) = block.project  # its batch norm is folded
+    block.depthwise, block.project = CopyByCopy(depthwise, se, *activation, project), nn.Identity()
 
 
 class Place:

@@ -112,33 +112,29 @@ class Run:
 
     def train_with_progress(self) -> dict[str, float]:
         """Trains the rest of the epoch under a progress bar, which is silent without a terminal."""
-        state, task = self.state, self.job.task
-        started, seconds_before = time.perf_counter(), state.seconds
+        state, task, settings = self.state, self.job.task, self.settings
+        started, before = time.perf_counter(), state.seconds
         bar = tqdm(
             total=len(self.job.training),
             initial=state.batch,
             disable=None,
             leave=False,
             unit="step",
-            desc=f"epoch {state.epoch + 1}/{self.settings.epochs}",
+            desc=f"epoch {state.epoch + 1}/{settings.epochs}",
         )
 
         def on_read(losses: list[float], rates: list[float]) -> None:
-            first = state.step - len(losses)
-            self.log.steps(first, losses, rates)
-            state.seconds = seconds_before + time.perf_counter() - started
-            so_far = task.metrics(state.sums)
-            speed = len(losses) * self.settings.batch_size / max(1e-9, bar.format_dict["elapsed"] - on_read.elapsed)
-            on_read.elapsed = bar.format_dict["elapsed"]
-            bar.set_postfix_str(f"{task.describe(so_far)}, {speed:.0f} images/s", refresh=False)
+            self.log.steps(state.step - len(losses), losses, rates)
+            now = before + time.perf_counter() - started
+            speed = len(losses) * settings.batch_size / (now - state.seconds)
+            state.seconds = now
+            bar.set_postfix_str(f"{task.describe(task.metrics(state.sums))}, {speed:.0f} images/s", refresh=False)
             bar.update(len(losses))
-            if time.monotonic() - self.saved_at > 60 * self.settings.save_every:
+            if time.monotonic() - self.saved_at > 60 * settings.save_every:
                 self.save("last.pth")
 
-        on_read.elapsed = 0.0
-        metrics = train_epoch(state, self.job.training, task, self.job.precision, self.settings, on_read)
-        bar.close()
-        return metrics
+        with bar:
+            return train_epoch(state, self.job.training, task, self.job.precision, settings, on_read)
 
     def note(self, metrics: dict[str, dict[str, float]], speed: float) -> bool:
         """Adds the epoch's figures to the history; returns whether it is the best so far."""
