@@ -50,7 +50,12 @@ class Settings:
         low=0.0,
         high=0.9,
     )
-    save_every: float = knob("minutes between saves within an epoch", default=10.0, group="run", low=0.01)
+    save_every: float = knob(
+        "minutes between saves within an epoch (0: at every reading of the loss; default: 10)",
+        default=10.0,
+        group="run",
+        low=0.0,
+    )
     log_every: int = knob("steps between readings of the loss", default=50, group="run", low=1)
 
     width: float = knob("width multiplier", default=1.0, group="network", low=0.01, high=16.0)

@@ -123,7 +123,7 @@ def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
     assert main.main() == 0
     printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert printed["shuffle"] == "False" and printed["batch_size"] == "32"
-    assert printed["warm"] == "4.0"  # two of the recipe's fifteen epochs are four of thirty
+    assert printed["warm"] == "5.0"  # two of the recipe's twelve epochs are five of thirty
     assert sorted(place.rglob("*")) == before
 
 

@@ -130,7 +130,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path, caps
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RunLog, "steps", stop_at_30)
-        start(f"{RUN} -log-every 2 -save-every 0.01", tmp_path, capsys)
+        start(f"{RUN} -log-every 2 -save-every 0", tmp_path, capsys)
     stopped = checkpoint.load_run(checkpoints(tmp_path) / "last.pth")
     assert stopped["epoch"] == 1 and 0 < stopped["batch"] < 21
     printed = start("main.py -resume last", tmp_path, capsys)
