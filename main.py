@@ -18,7 +18,7 @@ GROUPS = {
     "augmentation": "augmentation: the recipe's knobs",
 }
 # What may be changed when a run goes on, is tested or exported: it does not change what was trained.
-FREE = ("data", "gpu", "amp", "channels_last", "save_every", "log_every")
+FREE = ("data", "gpu", "procs", "amp", "channels_last", "deterministic", "save_every", "keep", "log_every")
 
 
 def truth(word: str) -> bool:
@@ -74,8 +74,8 @@ def add_option(group, name: str, field: dataclasses.Field) -> None:
         group.add_argument(*spellings(*words), dest=name, type=kind(name), metavar=metavar, help=text, **shape)
 
 
-def run(words: list[str]) -> None:
-    """Raises ValueError for the user's mistakes."""
+def run(words: list[str]) -> int:
+    """What the words ask for; returns the exit status. Raises ValueError for the user's mistakes."""
     given = vars(make_parser().parse_args(words))
     commands = {name: given.pop(name) for name in ("weights", "test", "export", "resume", "dry") if name in given}
     check_commands(commands, given)
@@ -86,27 +86,42 @@ def run(words: list[str]) -> None:
         from engine import export
 
         export.export(Path(commands["weights"]), given)
-        return
-    if "resume" in commands or "test" in commands:
-        from engine import run as engine_run
+    elif "test" in commands:
+        from engine.commands import test
 
-        if "test" in commands:
-            engine_run.test(Path(commands["weights"]), given)
-        else:
-            from engine.folders import newest_run
-
-            out = Path(given.pop("out", "."))
-            folder = newest_run(out) if commands["resume"] == "last" else Path(commands["resume"])
-            engine_run.resume(folder, given)
-        return
-    settings = resolve(given)
-    if "dry" in commands:
+        test(Path(commands["weights"]), given)
+    elif "resume" in commands:
+        return resume(commands["resume"], given, words)
+    else:
+        settings = resolve(given)
+        if "dry" not in commands:
+            return train(settings, commands.get("weights"), words)
         for name, value in dataclasses.asdict(settings).items():
             print(f"{name}: {value}")
-        return
-    from engine import run as engine_run
+    return 0
 
-    engine_run.train(settings, Path(commands["weights"]) if "weights" in commands else None)
+
+def train(settings, weights: str | None, words: list[str]) -> int:
+    """In this process, or in as many as the settings and the visible devices want."""
+    from engine import commands, distributed
+
+    count = distributed.wanted_processes(settings.procs, settings.gpu)
+    if count > 1 and not distributed.is_launched():
+        return distributed.launch(count, words)
+    commands.train(settings, None if weights is None else Path(weights))
+    return 0
+
+
+def resume(folder: str, given: dict[str, object], words: list[str]) -> int:
+    from engine import commands, distributed
+    from engine.folders import newest_run
+
+    out = Path(given.pop("out", "."))
+    count = distributed.wanted_processes(given.get("procs", 0), given.get("gpu"))
+    if count > 1 and not distributed.is_launched():
+        return distributed.launch(count, words)
+    commands.resume(newest_run(out) if folder == "last" else Path(folder), given)
+    return 0
 
 
 def check_commands(commands: dict[str, object], given: dict[str, object]) -> None:
@@ -132,11 +147,13 @@ def check_commands(commands: dict[str, object], given: dict[str, object]) -> Non
 
 def main() -> int:
     try:
-        run(sys.argv[1:])
+        return run(sys.argv[1:])
     except ValueError as error:
         print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:  # a run under way has its own way to stop (engine/interruption.py)
+        print("main.py: stopped, before or after any training", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Settings:
         group="run",
         low=0.0,
     )
+    keep: int = knob("checkpoints of every tenth epoch kept, the newest (0: all)", default=0, group="run", low=0)
     log_every: int = knob("steps between readings of the loss", default=50, group="run", low=1)
 
     width: float = knob("width multiplier", default=1.0, group="network", low=0.01, high=16.0)
@@ -66,6 +67,14 @@ class Settings:
     gpu: bool | None = knob(
         "true demands CUDA, false keeps to the CPU (default: what is there)", default=None, group="machine"
     )
+    procs: int = knob(
+        "processes on this machine (0: one for each visible CUDA device, else one)",
+        default=0,
+        group="machine",
+        low=0,
+        high=1024,
+    )
+    sync_bn: bool = knob("batch norm over all processes' images; CUDA only", default=False, group="machine")
     amp: str = knob(
         "mixed precision; auto: bf16 or fp16 on CUDA, off elsewhere",
         default="auto",
@@ -73,9 +82,13 @@ class Settings:
         choices=("auto", "bf16", "fp16", "off"),
     )
     channels_last: bool = knob("channels_last memory format", default=True, group="machine")
+    deterministic: bool = knob("torch's deterministic algorithms only, on every device", default=False, group="machine")
 
     epochs: int = knob("passes over the training images", group="training", low=1, high=100_000)
     batch_size: int = knob("images a step", group="training", short="b", low=1)
+    accumulate: int = knob(
+        "parts in which a process works through its images of a step", default=1, group="training", low=1
+    )
     shuffle: bool = knob("shuffle the training images", default=True, group="training", short="s")
     optimizer: str = knob("sgd, adam or adamw", group="training", choices=("sgd", "adam", "adamw"))
     lr: float = knob("peak learning rate", group="training", low=0.0)
@@ -88,6 +101,12 @@ class Settings:
         choices=("step", "cosine", "linear", "constant"),
     )
     warm: float = knob("epochs of linear warm-up, by step", default=0.0, group="training", low=0.0)
+    least_warm_steps: int = knob(
+        "steps that a recipe's warm-up keeps where -epochs shortens it, up to a quarter of the run",
+        default=0,
+        group="training",
+        low=0,
+    )
     milestones: tuple[float, ...] = knob(
         "finished epochs after which the step schedule lowers the rate", default=(), group="training", low=0.0
     )
@@ -95,6 +114,7 @@ class Settings:
         "factor of the step schedule at each milestone", default=0.2, group="training", low=0.0, high=1.0
     )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
+    clip: float = knob("largest norm of the gradient (0: not clipped)", default=0.0, group="training", low=0.0)
     ema: float = knob("decay of averaged weights (0: none)", default=0.0, group="training", low=0.0, high=0.99999)
 
     crop: int = knob(
@@ -143,7 +163,9 @@ def is_list(name: str) -> bool:
 
 
 def _show(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    """A value as a message has it, cut where it is long."""
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def convert(name: str, value: object) -> object:
@@ -170,11 +192,11 @@ def _convert_one(name: str, value: object) -> object:
     if type(value) is not wanted:
         raise ValueError(f"{option(name)} {_show(value)}: must be {_WORDS[wanted]}")
     if wanted is float and not math.isfinite(value):
-        raise ValueError(f"{option(name)} {value}: must be a finite number")
+        raise ValueError(f"{option(name)} {_show(value)}: must be a finite number")
     if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"{option(name)} {value}: must be one of {', '.join(limits['choices'])}")
+        raise ValueError(f"{option(name)} {_show(value)}: must be one of {', '.join(limits['choices'])}")
     if limits["low"] is not None and value < limits["low"]:
-        raise ValueError(f"{option(name)} {value}: must be at least {limits['low']}")
+        raise ValueError(f"{option(name)} {_show(value)}: must be at least {limits['low']}")
     if limits["high"] is not None and value > limits["high"]:
-        raise ValueError(f"{option(name)} {value}: must be at most {limits['high']}")
+        raise ValueError(f"{option(name)} {_show(value)}: must be at most {limits['high']}")
     return value

@@ -35,7 +35,7 @@ def read_recipe(name: str) -> dict[str, object]:
         raise ValueError(f"recipe {path}: must be a list of 'knob: value' lines, such as 'epochs: 30'")
     for key, value in values.items():
         if key not in KEYS:
-            raise ValueError(f"recipe {path}: unknown knob {key!r}; did you mean {nearest(str(key), KEYS)}?")
+            raise ValueError(f"recipe {path}: unknown knob {str(key)[:60]!r}; did you mean {nearest(str(key), KEYS)}?")
         try:
             convert(key, value)
         except ValueError as error:
@@ -46,17 +46,21 @@ def read_recipe(name: str) -> dict[str, object]:
 def settings(given: dict[str, object]) -> Settings:
     """Defaults, then the recipe, then what was given on the command line.
 
-    With epochs given, the recipe's warm-up and milestones keep their share of the whole.
+    With epochs given, the recipe's warm-up and milestones keep their share of the whole; a warm-up that is given is
+    taken as it is.
     Raises ValueError for a knob that is unknown, missing or out of bounds.
     """
     dataset = str(given.get("dataset", "cifar100"))
     row = find_row(dataset)
     name = str(given.get("recipe") or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe))
     recipe = read_recipe(name)
+    share = 1.0
     if "epochs" in given and "epochs" in recipe:
         share = convert("epochs", given["epochs"]) / convert("epochs", recipe["epochs"])
         recipe["warm"] = convert("warm", recipe.get("warm", 0.0)) * share
         recipe["milestones"] = [m * share for m in convert("milestones", recipe.get("milestones", []))]
+    if "warm" in given or share >= 1:
+        recipe["least_warm_steps"] = 0  # the floor is for a warm-up that -epochs has shortened
     values = {**recipe, **given, "recipe": name}
     missing = [key for key in KEYS if FIELDS[key].default is FIELDS["epochs"].default and key not in values]
     if missing:
@@ -64,3 +68,17 @@ def settings(given: dict[str, object]) -> Settings:
             f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}"
         )
     return Settings(**values)
+
+
+def saved_settings(values: dict[str, object], path: Path, overrides: dict[str, object]) -> Settings:
+    """The settings that a checkpoint holds. Knobs that are newer than it have their defaults.
+
+    Raises ValueError for knobs that are unknown, missing or out of bounds.
+    """
+    unknown = [key for key in values if key not in FIELDS]
+    if unknown:
+        raise ValueError(f"{path}: unknown setting {unknown[0]!r}; it was made by another version of this project")
+    try:
+        return Settings(**{**values, **overrides})
+    except TypeError as error:
+        raise ValueError(f"{path}: made by another version of this project ({error})") from None

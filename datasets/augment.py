@@ -62,6 +62,9 @@ class Draws:
     flip: Tensor
     angle: Tensor
 
+    def of(self, rows: Tensor) -> Draws:
+        return Draws(self.top[rows], self.left[rows], self.flip[rows], self.angle[rows])
+
 
 def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
     """Draws for `count` images, each independent of the others, from a generator on the CPU."""
@@ -122,9 +125,18 @@ class ImageSource:
         self._normalise(self.pixels.index_select(0, index)[:, 1:], images)
         return images.permute(0, 3, 1, 2), self.targets.index_select(0, index)
 
-    def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The images of that index (int64), each varied by its own draw, and their targets."""
-        return self.apply(index, draw(len(index), self.augmentation, generator))
+    def augmented(
+        self, index: Tensor, generator: torch.Generator, rows: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The images of that index (int64), each varied by its own draw, and their targets.
+
+        rows: which of them to make (default: all); the draws are of the whole batch all the same.
+        """
+        draws = draw(len(index), self.augmentation, generator)
+        if rows is not None and len(rows) < len(index):
+            chosen = torch.tensor(rows)
+            index, draws = index[chosen], draws.of(chosen)
+        return self.apply(index, draws)
 
     def apply(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """The images of that index (int64) varied by the given draws, and their targets.

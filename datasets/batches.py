@@ -21,21 +21,34 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], count], strict=True))
 
 
+def shared(count: int, share: tuple[int, int]) -> range:
+    """The rows of a batch of `count` images that fall to a process: as even as they come, all of them together once."""
+    rank, processes = share
+    return range(count * rank // processes, count * (rank + 1) // processes)
+
+
 class TrainingBatches:
     """Augmented batches of the images `index` of a source, in an order drawn anew for each epoch.
 
     The order depends on (seed, epoch) only and the augmentation on (seed, epoch, batch).
+    share: (rank, count) of the process, which gets the rank-th of count even parts of every batch.
     """
 
-    def __init__(self, source, index: Tensor, batch_size: int, seed: int, shuffle: bool) -> None:
-        self.source, self.index, self.seed, self.shuffle = source, index, seed, shuffle
+    def __init__(
+        self, source, index: Tensor, batch_size: int, seed: int, shuffle: bool, share: tuple[int, int] = (0, 1)
+    ) -> None:
+        self.source, self.index, self.seed, self.shuffle, self.share = source, index, seed, shuffle, share
         self.bounds = batch_bounds(len(index), batch_size)
 
     def __len__(self) -> int:
         return len(self.bounds)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, targets) from batch number `first` of an epoch counted from 0 to its end."""
+        """(images, targets) from batch number `first` of an epoch counted from 0 to its end.
+
+        A share has at least the two images that batch norm needs. Those that are not its own come last and have no
+        targets.
+        """
         order = self.index
         if self.shuffle:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
@@ -43,15 +56,26 @@ class TrainingBatches:
         for number in range(first, len(self.bounds)):
             start, stop = self.bounds[number]
             step_seed = derived_seed(self.seed, "augmentation", epoch * len(self.bounds) + number)
-            yield self.source.augmented(order[start:stop], torch.Generator().manual_seed(step_seed))
+            generator = torch.Generator().manual_seed(step_seed)
+            own = shared(stop - start, self.share)
+            fill = [] if self.share[1] == 1 else range(min(stop - start, 2 - len(own)))
+            images, targets = self.source.augmented(order[start:stop], generator, [*own, *fill])
+            yield images, targets[: len(own)]
 
 
 class EvaluationBatches:
-    """The images `index` of a source, each exactly once, in order and without augmentation."""
+    """The images `index` of a source, each exactly once, in order and without augmentation.
 
-    def __init__(self, source, index: Tensor, batch_size: int = 256) -> None:
+    share: (rank, count) of the process, which gets every count-th batch; the processes' batches together are all.
+    """
+
+    def __init__(self, source, index: Tensor, batch_size: int = 256, share: tuple[int, int] = (0, 1)) -> None:
         self.source, self.index = source, index
-        self.parts = index.split(batch_size)
+        self.parts = index.split(batch_size)[share[0] :: share[1]]
+
+    def whole(self) -> EvaluationBatches:
+        """All of the images, whatever this process's share."""
+        return EvaluationBatches(self.source, self.index)
 
     def __len__(self) -> int:
         return len(self.parts)

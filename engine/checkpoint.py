@@ -10,7 +10,11 @@ import hashlib
 import io
 import os
 import pickle
+import re
+import sys
 import tempfile
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -51,9 +55,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
-def save(path: Path, content: dict) -> None:
-    """Writes a checkpoint in place of an older one, or fails and leaves the older one as it was."""
-    write_atomically(path, to_bytes(content))
+def save(paths: list[Path], content: dict) -> None:
+    """Writes a checkpoint under each path in turn; a failure leaves what stood there as it was."""
+    data = to_bytes(content)
+    for path in paths:
+        write_atomically(path, data)
 
 
 def load(path: Path) -> dict:
@@ -72,7 +78,8 @@ def load(path: Path) -> dict:
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise ValueError(f"{path}: damaged, its checksum does not match; take another checkpoint")
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused in the next line
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path}: not read, it is damaged or holds more than tensors and plain values (it could run code)"
@@ -92,6 +99,34 @@ def load_run(path: Path) -> dict:
     if "settings" not in content:
         raise ValueError(f"{path}: holds weights only, not the network's name and data set; give a checkpoint of a run")
     return content
+
+
+def by_epoch(paths: Iterable[Path]) -> list[Path]:
+    """Checkpoints named <net>-<epoch>-<kind>.pth, the newest epoch first."""
+    numbered = [(int(match[1]), path) for path in paths if (match := re.search(r"-(\d+)-[a-z]+\.pth$", path.name))]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def load_newest(folder: Path) -> tuple[Path, dict]:
+    """The newest checkpoint of a run that is whole: last.pth, else the one of the latest epoch.
+
+    What is damaged is named on stderr. Raises ValueError where none can be read.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"-resume {folder}: no such folder; give one under checkpoints/, or last")
+    damage = []
+    for path in [folder / "last.pth", *by_epoch(folder.glob("*.pth"))]:
+        try:
+            content = load_run(path)
+        except ValueError as error:
+            damage.append(str(error))
+            continue
+        for line in damage:
+            print(line, file=sys.stderr)
+        if damage:
+            print(f"{path} is whole; the run goes on from there", file=sys.stderr)
+        return path, content
+    raise ValueError(f"-resume {folder}: no checkpoint can be read ({'; '.join(damage)}); start the run anew")
 
 
 def network_weights(content: dict) -> dict[str, torch.Tensor]:

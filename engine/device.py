@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,3 +44,25 @@ class Precision:
     def scaler(self) -> torch.amp.GradScaler:
         """fp16's small gradients would vanish without loss scaling; for the other types it does nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+
+
+@contextlib.contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """While it lasts, torch's deterministic algorithms only. Raises ValueError naming an operation that has none."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with fixed workspaces only
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise ValueError(
+            f"-deterministic: {operation} has no deterministic form here; leave -deterministic out"
+        ) from None
+    finally:
+        torch.use_deterministic_algorithms(before)

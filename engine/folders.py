@@ -40,9 +40,25 @@ class Folders:
         return folders
 
 
+def begun_run(settings: Settings, text: str) -> Path | None:
+    """The checkpoint folder of the newest run that was begun with these settings, has saved, and is not finished.
+
+    text: of its settings.yaml.
+    """
+    place = Folders.of(settings, "").checkpoints
+    begun = [
+        folder
+        for folder in place.glob("*")
+        if (folder / "last.pth").exists()
+        and not (folder / "result.json").exists()
+        and (folder / "settings.yaml").read_text(encoding="utf-8") == text
+    ]
+    return max(begun, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
 def newest_run(out: Path) -> Path:
     """The checkpoint folder of the run that saved last. Raises ValueError where there is none."""
-    saved = sorted((out / "checkpoints").glob("*/*/last.pth"), key=lambda path: path.stat().st_mtime)
+    saved = sorted((out / "checkpoints").glob("*/*/*.pth"), key=lambda path: path.stat().st_mtime)
     if not saved:
         raise ValueError(f"-resume last: no run has saved anything under {out / 'checkpoints'}; give the run's folder")
     return saved[-1].parent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,13 @@ import datasets
 import models
 from conf import Settings
 from conf.datasets import find_row
+from conf.resolve import saved_settings
 from datasets.augment import Augmentation, ImageSource
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.split import held_out
 from engine import checkpoint
 from engine.device import Precision, choose_device
+from engine.distributed import ALONE, Processes
 from engine.tasks import TASKS
 from models.registry import entry
 from models.summary import mac_count, parameter_count
@@ -37,6 +38,7 @@ class Job:
     evaluations: dict[str, EvaluationBatches]
     parameters: int
     macs: int
+    processes: Processes
 
     @property
     def chosen_on(self) -> str:
@@ -44,11 +46,15 @@ class Job:
         return next(iter(self.evaluations))
 
 
-def make_job(settings: Settings, weights: Path | None = None) -> Job:
+def make_job(settings: Settings, weights: Path | None = None, processes: Processes = ALONE) -> Job:
     """Raises ValueError for settings that cannot run; writes nothing but the packed data set."""
     entry(settings.net)
     row = find_row(settings.dataset)
     device = choose_device(settings.gpu)
+    if settings.batch_size % processes.count:
+        raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes.count} processes")
+    if settings.sync_bn and device.type != "cuda":
+        raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
     start = None if weights is None else checkpoint.load(weights)
     data = datasets.load(row, Path(settings.data), settings.size or None)
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
@@ -57,7 +63,9 @@ def make_job(settings: Settings, weights: Path | None = None) -> Job:
         take_weights(network, start, weights)
     size, channels = data.train.images.shape[-1], data.train.images.shape[1]
     macs = mac_count(network, channels, size)
-    training, evaluations = make_batches(settings, data, device)
+    if settings.sync_bn:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    training, evaluations = make_batches(settings, data, device, (processes.rank, processes.count))
     return Job(
         settings=settings,
         precision=Precision.choose(settings.amp, device),
@@ -68,6 +76,7 @@ def make_job(settings: Settings, weights: Path | None = None) -> Job:
         evaluations=evaluations,
         parameters=parameter_count(network),
         macs=macs,
+        processes=processes,
     )
 
 
@@ -78,7 +87,7 @@ def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict
     its data set is missing or has other classes.
     """
     content = checkpoint.load_run(weights)
-    job = make_job(dataclasses.replace(Settings(**content["settings"]), **overrides, val=0.0))
+    job = make_job(saved_settings(content["settings"], weights, {**overrides, "val": 0.0}))
     if list(job.dataset.classes) != content["classes"]:
         raise ValueError(
             f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"
@@ -102,7 +111,7 @@ def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> 
 
 
 def make_batches(
-    settings: Settings, data: datasets.Dataset, device: torch.device
+    settings: Settings, data: datasets.Dataset, device: torch.device, share: tuple[int, int]
 ) -> tuple[TrainingBatches, dict[str, EvaluationBatches]]:
     """The training batches, and those of each split that is evaluated."""
     augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
@@ -112,10 +121,10 @@ def make_batches(
 
     train, test = source(data.train), source(data.test)
     training_index, validation_index = held_out(data.train.targets, settings.val)
-    training = TrainingBatches(train, training_index, settings.batch_size, settings.seed, settings.shuffle)
-    evaluations = {"Test": EvaluationBatches(test, torch.arange(len(test)))}
+    training = TrainingBatches(train, training_index, settings.batch_size, settings.seed, settings.shuffle, share)
+    evaluations = {"Test": EvaluationBatches(test, torch.arange(len(test)), share=share)}
     if len(validation_index):
-        evaluations = {"Val": EvaluationBatches(train, validation_index), **evaluations}
+        evaluations = {"Val": EvaluationBatches(train, validation_index, share=share), **evaluations}
     return training, evaluations
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -15,15 +16,22 @@ from torchvision.utils import make_grid
 from engine.checkpoint import write_atomically
 
 
+class NoLog:
+    """The log of a process that is not the first: whatever it is told, it writes nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *values, **named: None
+
+
 class RunLog:
     """The writer of one run's folder. Steps count from 1: a point at step s is of what s steps made.
 
-    step: the steps done when the run starts or goes on; points that an interrupted run wrote after it are purged.
+    purge_step: points that an interrupted run wrote at this step or later are purged.
     """
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
+    def __init__(self, folder: Path, purge_step: int = 0) -> None:
         self.folder = folder
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def steps(self, first: int, losses: list[float], rates: list[float]) -> None:
         """Training loss and learning rate of the steps first + 1, first + 2, ..."""

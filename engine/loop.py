@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from conf import Settings
 from datasets.batches import EvaluationBatches, TrainingBatches
 from engine.device import Precision
+from engine.distributed import ALONE, Processes
+from engine.interruption import Interrupted
 from engine.state import TrainState
 from utils import derived_seed
 
@@ -22,55 +26,111 @@ def train_epoch(
     precision: Precision,
     settings: Settings,
     on_read: Callable[[list[float], list[float]], None],
+    check: Callable[[], None],
+    processes: Processes,
 ) -> dict[str, float]:
     """Trains from state.batch to the end of the epoch; metrics are means over all its images.
 
     Losses stay on the device and are read every settings.log_every steps, when on_read(losses, rates) gets one
     of each for every step since the last reading, and state.sums is brought up to date.
-    Raises ValueError, before on_read, where a loss is not finite.
+    check is called before every step; where it raises Interrupted, the losses are read first.
+    Raises NotFinite, before on_read, where a loss is not finite.
     """
     state.network.train()
-    reader = _Reader(state, precision.device, on_read)
+    reader = _Reader(state, precision.device, on_read, processes)
     for images, targets in batches.epoch(state.epoch, state.batch):
-        torch.manual_seed(derived_seed(settings.seed, "step", state.step))  # dropout's, so that any step can be redone
+        try:
+            check()
+        except Interrupted:
+            reader.read()
+            raise
+        # dropout's, so that any step can be redone
+        torch.manual_seed(derived_seed(settings.seed, "step", state.step * processes.count + processes.rank))
         reader.rates.append(state.optimizer.param_groups[0]["lr"])
-        logits, loss = train_step(state, images, targets, task, precision)
-        reader.add(loss, task.sums(logits, targets))
+        start, stop = batches.bounds[state.batch]
+        share = Share(stop - start, processes.count, settings.accumulate)
+        reader.add(*train_step(state, images, targets, task, precision, settings.clip, share))
         state.batch += 1
         state.step += 1
         if state.step % settings.log_every == 0:
             reader.read()
     reader.read()
-    metrics = task.metrics(state.sums)
-    state.epoch, state.batch, state.sums = state.epoch + 1, 0, []
-    return metrics
+    return task.metrics(state.sums)
 
 
-def train_step(state: TrainState, images: Tensor, targets: Tensor, task, precision: Precision) -> tuple[Tensor, Tensor]:
-    """One optimizer step on one batch: (logits, loss), both still on the device."""
+@dataclass(frozen=True)
+class Share:
+    """What one process does of a step.
+
+    whole       images of the step in all processes
+    processes   how many they are
+    accumulate  parts in which this process works through its images
+    """
+
+    whole: int
+    processes: int = 1
+    accumulate: int = 1
+
+    def parts(self, images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Of two images at least, which batch norm needs."""
+        count = min(self.accumulate, len(targets) // 2)
+        if count < 2:
+            return [(images, targets)]
+        return list(zip(images.tensor_split(count), targets.tensor_split(count), strict=True))
+
+
+def train_step(
+    state: TrainState,
+    images: Tensor,
+    targets: Tensor,
+    task,
+    precision: Precision,
+    clip: float = 0.0,
+    share: Share | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One optimizer step on this process's images: (loss, metric sums), both still on the device.
+
+    The processes' losses add up to the mean over the whole batch, and their gradients to its gradient; each process
+    multiplies by their number because DistributedDataParallel takes the mean. Images without a target come last and
+    count for nothing. clip: the gradient's largest norm, 0 for none.
+    """
+    share = share or Share(len(targets))
     state.optimizer.zero_grad(set_to_none=True)
-    with precision.autocast():
-        logits = state.network(images)
-        loss = task.loss(logits, targets)
-    state.scaler.scale(loss).backward()
+    parts = share.parts(images, targets)
+    losses, sums = [], []
+    for number, (images, targets) in enumerate(parts, start=1):
+        with contextlib.nullcontext() if number == len(parts) or share.processes == 1 else state.trained.no_sync():
+            with precision.autocast():
+                logits = state.trained(images)[: len(targets)]
+                loss = task.loss(logits, targets) * (len(targets) / share.whole) if len(targets) else 0 * logits.sum()
+            state.scaler.scale(loss * share.processes).backward()
+        losses.append(loss.detach())
+        sums.append(task.sums(logits, targets))
+    if clip:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.network.parameters(), clip)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.schedule.step()
     if state.averaged is not None:
         state.averaged.update_parameters(state.network)
-    return logits, loss.detach()
+    return sum(losses), sum(sums)
+
+
+class NotFinite(ValueError):
+    """A training loss is infinite or not a number."""
 
 
 class _Reader:
-    """Gathers losses and metric sums on the device and reads them many steps at a time."""
+    """Gathers losses and metric sums on the device and reads them, over all processes, many steps at a time."""
 
-    def __init__(self, state: TrainState, device: torch.device, on_read) -> None:
-        self.state, self.on_read = state, on_read
+    def __init__(self, state: TrainState, device: torch.device, on_read, processes: Processes) -> None:
+        self.state, self.on_read, self.processes = state, on_read, processes
         self.dtype = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
         self.losses: list[Tensor] = []
         self.rates: list[float] = []
         self.sums: Tensor | None = None
-        if state.sums:
+        if state.sums and processes.is_first:
             self.sums = torch.tensor(state.sums, dtype=self.dtype, device=device)
 
     def add(self, loss: Tensor, sums: Tensor) -> None:
@@ -81,22 +141,27 @@ class _Reader:
     def read(self) -> None:
         if not self.losses:
             return
-        losses = torch.stack(self.losses).float().tolist()
+        losses = self.processes.sum(torch.stack(self.losses).float().tolist())
         first = self.state.step - len(losses)
         for number, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise ValueError(
-                    f"the loss of step {first + number + 1} is {loss} at a learning rate of {self.rates[number]:.4g}; "
-                    "nothing was saved since: try a lower -lr, a longer -warm or -amp off, from the last checkpoint"
+                raise NotFinite(
+                    f"the loss of step {first + number + 1} is {loss} at a learning rate of {self.rates[number]:.4g}"
                 )
-        self.state.sums = self.sums.tolist()
+        self.state.sums, self.state.loss, self.state.rate = (
+            self.processes.sum(self.sums.tolist()),
+            losses[-1],
+            self.rates[-1],
+        )
         self.on_read(losses, self.rates)
         self.losses, self.rates = [], []
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, batches: EvaluationBatches, task, precision: Precision) -> dict[str, float]:
-    """Metrics over all images of batches, in eval mode; the network's mode is put back after."""
+def evaluate(
+    network: nn.Module, batches: EvaluationBatches, task, precision: Precision, processes: Processes = ALONE
+) -> dict[str, float]:
+    """Metrics over all images of all processes' batches, in eval mode; the network's mode is put back after."""
     was_training = network.training
     network.eval()
     total = None
@@ -107,4 +172,4 @@ def evaluate(network: nn.Module, batches: EvaluationBatches, task, precision: Pr
         sums = sums if precision.device.type == "mps" else sums.double()
         total = sums if total is None else total + sums
     network.train(was_training)
-    return task.metrics(total.tolist())
+    return task.metrics(processes.sum([] if total is None else total.tolist()))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from pathlib import Path
 
+import numpy
 import torch
+import torchvision
 
 from engine.job import Job
 from engine.state import TrainState
@@ -32,8 +35,14 @@ def make_result(job: Job, state: TrainState) -> dict:
         "macs": job.macs,
         "seconds": state.seconds,
         "images per second": len(job.training.index) * settings.epochs / state.seconds,
+        "processes": job.processes.count,
         "device": device_name(job.precision.device),
-        "torch": torch.__version__,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__,
+        },
         "commit": commit(),
     }
 

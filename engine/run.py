@@ -1,50 +1,26 @@
-"""A training run from its first step to its result, and the evaluation of finished weights."""
+"""A training run from its first step to its result."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import time
-from pathlib import Path
 
 import torch
-import yaml
 from tqdm import tqdm
 
-from conf import Settings
 from engine import checkpoint, report
+from engine.device import determinism
 from engine.folders import Folders
-from engine.job import Job, finished_job, make_job
-from engine.logs import RunLog
-from engine.loop import evaluate, train_epoch
+from engine.interruption import Interrupted, Interruption
+from engine.job import Job
+from engine.logs import NoLog, RunLog
+from engine.loop import NotFinite, evaluate, train_epoch
 from engine.result import describe_result, make_result
 from engine.state import TrainState
 
+LAST = "last.pth"
 REGULAR_EVERY = 10  # epochs between the checkpoints that are kept
-
-
-def train(settings: Settings, weights: Path | None = None) -> dict:
-    """A new run; returns its result, which is also written to result.json."""
-    job = make_job(settings, weights)
-    folders = Folders.new(settings)
-    state = TrainState.start(job.network, len(job.training), settings, job.precision)
-    folders.checkpoints.mkdir(parents=True)
-    text = yaml.safe_dump(dataclasses.asdict(settings) | {"milestones": list(settings.milestones)}, sort_keys=False)
-    checkpoint.write_atomically(folders.checkpoints / "settings.yaml", text.encode())
-    return Run(job, state, folders).finish()
-
-
-def resume(folder: Path, overrides: dict[str, object]) -> dict:
-    """Goes on with the run whose checkpoints lie in folder. overrides: settings that do not change its result."""
-    content = checkpoint.load_run(folder / "last.pth")
-    folder = folder.resolve()
-    settings = dataclasses.replace(Settings(**content["settings"]), **overrides)
-    folders = Folders(folder.parents[2] / "runs" / folder.parent.name / folder.name, folder)
-    job = make_job(settings)
-    state = TrainState.start(job.network, len(job.training), settings, job.precision)
-    state.restore(content)
-    print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
-    return Run(job, state, folders).finish()
 
 
 class Run:
@@ -52,29 +28,76 @@ class Run:
 
     def __init__(self, job: Job, state: TrainState, folders: Folders) -> None:
         self.job, self.state, self.folders = job, state, folders
-        self.settings = job.settings
+        self.settings, self.processes = job.settings, job.processes
 
     def finish(self) -> dict:
-        """Trains what is left of the run; returns its result."""
+        """Trains what is left of the run; returns its result.
+
+        Raises Interrupted, with everything saved, where a signal asked the run to stop; ValueError where a loss is not
+        finite or a file cannot be written, with the last checkpoint as it was.
+        """
         print(self.describe())
-        self.log = RunLog(self.folders.runs, self.state.step)
-        self.saved_at = time.monotonic()
-        if self.state.step == 0:
-            self.log_start()
-        while self.state.epoch < self.settings.epochs:
-            self.epoch()
+        again = f"python main.py -resume {self.folders.checkpoints}"
+        try:
+            with Interruption(self.processes.largest) as self.interruption, determinism(self.settings.deterministic):
+                self.log = self.open_log()
+                self.train()
+        except Interrupted:
+            print(f"stopped in epoch {self.state.epoch + 1}, all is saved; go on with: {again}")
+            raise
+        except NotFinite as error:
+            if not self.processes.is_first:
+                raise SystemExit(2) from None  # the first process says it
+            raise ValueError(
+                f"{error}; {self.folders.checkpoints / LAST} is from before it: try a lower -lr, a longer -warm, "
+                "-clip 1 or -amp off in a new run"
+            ) from None
+        except OSError as error:
+            raise ValueError(
+                f"{error.filename or self.folders.checkpoints}: not written ({error.strerror or error}); older "
+                f"checkpoints are as they were: make room, then {again}"
+            ) from None
         result = make_result(self.job, self.state)
+        if not self.processes.is_first:
+            return result
         text = json.dumps(result, indent=2) + "\n"
         checkpoint.write_atomically(self.folders.checkpoints / "result.json", text.encode())
-        self.log_end(result)
-        self.log.close()
         print(describe_result(result))
         return result
+
+    def open_log(self) -> RunLog | NoLog:
+        """The curves up to this step, and nothing that an interrupted run wrote after it."""
+        state = self.state
+        if not self.processes.is_first:
+            return NoLog()
+        if not state.batch:
+            return RunLog(self.folders.runs, state.step + 1 if state.step else 0)
+        # At the epoch's last step the figures of its evaluation may stand already; its loss goes with them, and again.
+        log = RunLog(self.folders.runs, state.step)
+        log.steps(state.step - 1, [state.loss], [state.rate])
+        return log
+
+    def train(self) -> None:
+        """Every epoch that is left. Stopped between two steps, it saves where it stands."""
+        if self.state.step == 0:
+            self.save(LAST)
+            if self.processes.is_first:
+                self.log_start()
+        self.saved_at = time.monotonic()
+        try:
+            while self.state.epoch < self.settings.epochs:
+                self.epoch()
+        except Interrupted:
+            self.save(LAST)
+            raise
+        finally:
+            self.log.close()
 
     def describe(self) -> str:
         job, settings = self.job, self.settings
         images = {split: len(batches.index) for split, batches in job.evaluations.items()}
         chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
+        several = f", {job.processes.count} processes" if job.processes.count > 1 else ""
         splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
         side = job.dataset.train.images.shape[-1]
         return (
@@ -83,7 +106,7 @@ class Run:
             f"{len(job.dataset.classes)} classes\n"
             f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
             f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
-            f"on {job.precision.device} in {str(job.precision.dtype).removeprefix('torch.')}; "
+            f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}; "
             f"the best epoch is chosen on the {chosen_on}\n"
             f"curves: tensorboard --logdir {self.folders.runs.parents[1]}; weights: {self.folders.checkpoints}"
         )
@@ -91,24 +114,33 @@ class Run:
     def epoch(self) -> None:
         """One epoch, or what is left of it: train, evaluate, log, save."""
         state, task = self.state, self.job.task
-        done_before, seconds_before = state.batch, state.seconds
         metrics = {"Train": self.train_with_progress()}
-        bounds = self.job.training.bounds
-        images = bounds[-1][1] - bounds[done_before][0]
-        speed = images / (state.seconds - seconds_before)
+        self.processes.share_buffers(state.evaluated())
         for split, batches in self.job.evaluations.items():
-            metrics[split] = evaluate(state.evaluated(), batches, task, self.job.precision)
-        is_best = self.note(metrics, speed)
-        self.log_epoch(metrics, speed)
-        name = self.settings.net
-        self.save("last.pth")
-        if state.epoch % REGULAR_EVERY == 0:
-            self.save(f"{name}-{state.epoch}-regular.pth")
-        if is_best:
-            for old in self.folders.checkpoints.glob(f"{name}-*-best.pth"):
-                if old.name != f"{name}-{state.epoch}-best.pth":
-                    old.unlink()
-            self.save(f"{name}-{state.epoch}-best.pth")
+            if self.processes.count == 1:  # many have batches of different number, and cannot agree between them
+                batches = self.interruption.between(batches)
+            metrics[split] = evaluate(state.evaluated(), batches, task, self.job.precision, self.processes)
+        state.epoch, state.batch, state.sums = state.epoch + 1, 0, []
+        is_best = self.note(metrics)
+        self.log_epoch(metrics)
+        if state.epoch == self.settings.epochs and self.processes.is_first:
+            self.log_end()
+        # last.pth comes last: where it is of this epoch, everything else of the epoch is written
+        name = f"{self.settings.net}-{state.epoch}"
+        regular = [f"{name}-regular.pth"] if state.epoch % REGULAR_EVERY == 0 else []
+        best = [f"{name}-best.pth"] if is_best else []
+        self.save(*regular, *best, LAST)
+        if best:
+            self.remove_older("best", 1)
+        if regular and self.settings.keep:
+            self.remove_older("regular", self.settings.keep)
+
+    def remove_older(self, kind: str, kept: int) -> None:
+        """Removes the checkpoints of a kind but the newest `kept`."""
+        if not self.processes.is_first:
+            return
+        for path in checkpoint.by_epoch(self.folders.checkpoints.glob(f"*-{kind}.pth"))[kept:]:
+            path.unlink()
 
     def train_with_progress(self) -> dict[str, float]:
         """Trains the rest of the epoch under a progress bar, which is silent without a terminal."""
@@ -117,7 +149,7 @@ class Run:
         bar = tqdm(
             total=len(self.job.training),
             initial=state.batch,
-            disable=None,
+            disable=None if self.processes.is_first else True,
             leave=False,
             unit="step",
             desc=f"epoch {state.epoch + 1}/{settings.epochs}",
@@ -131,17 +163,28 @@ class Run:
             bar.set_postfix_str(f"{task.describe(task.metrics(state.sums))}, {speed:.0f} images/s", refresh=False)
             bar.update(len(losses))
             if time.monotonic() - self.saved_at > 60 * settings.save_every:
-                self.save("last.pth")
+                self.save(LAST)
 
         with bar:
-            return train_epoch(state, self.job.training, task, self.job.precision, settings, on_read)
+            return train_epoch(
+                state,
+                self.job.training,
+                task,
+                self.job.precision,
+                settings,
+                on_read,
+                self.interruption.check,
+                self.processes,
+            )
 
-    def note(self, metrics: dict[str, dict[str, float]], speed: float) -> bool:
+    def note(self, metrics: dict[str, dict[str, float]]) -> bool:
         """Adds the epoch's figures to the history; returns whether it is the best so far."""
         state = self.state
         row = {"epoch": state.epoch, "step": state.step, "lr": state.optimizer.param_groups[0]["lr"]}
         for split, values in metrics.items():
             row |= {f"{split.lower()} {key}": value for key, value in values.items()}
+        seconds = state.seconds - (state.history[-1]["seconds"] if state.history else 0.0)
+        speed = len(self.job.training.index) / seconds
         state.history.append(row | {"images per second": speed, "seconds": state.seconds})
         score = self.job.task.score(metrics[self.job.chosen_on])
         if state.best and score >= state.best["score"]:
@@ -149,8 +192,9 @@ class Run:
         state.best = {"score": score, "epoch": state.epoch}
         return True
 
-    def log_epoch(self, metrics: dict[str, dict[str, float]], speed: float) -> None:
+    def log_epoch(self, metrics: dict[str, dict[str, float]]) -> None:
         state, task = self.state, self.job.task
+        speed = state.history[-1]["images per second"]
         self.log.scalars(
             state.step,
             "Train",
@@ -166,18 +210,22 @@ class Run:
         texts = [f"{split.lower()} {task.describe(values)}" for split, values in metrics.items()]
         print(f"epoch {state.epoch}/{self.settings.epochs}  {'  |  '.join(texts)}  |  {speed:.0f} images/s", flush=True)
 
-    def save(self, name: str) -> None:
-        """A checkpoint that holds all of the run; curves are flushed first, so that none is behind it."""
+    def save(self, *names: str) -> None:
+        """Checkpoints that hold all of the run; curves are flushed first, so that none is behind them."""
+        if not self.processes.is_first:
+            return
         self.log.flush()
+        data = self.job.dataset
         content = self.state.to_checkpoint() | {
             "settings": dataclasses.asdict(self.settings),
-            "classes": list(self.job.dataset.classes),
-            "mean": list(self.job.dataset.mean),
-            "std": list(self.job.dataset.std),
-            "image_size": self.job.dataset.train.images.shape[-1],
-            "in_channels": self.job.dataset.train.images.shape[1],
+            "steps_per_epoch": len(self.job.training),
+            "classes": list(data.classes),
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "image_size": data.train.images.shape[-1],
+            "in_channels": data.train.images.shape[1],
         }
-        checkpoint.save(self.folders.checkpoints / name, content)
+        checkpoint.save([self.folders.checkpoints / name for name in names], content)
         self.saved_at = time.monotonic()
 
     def log_start(self) -> None:
@@ -189,21 +237,13 @@ class Run:
         self.log.images("Train/augmented images", (images * std + mean).clamp(0, 1).cpu(), 0)
         self.log.graph(job.network, images)
 
-    def log_end(self, result: dict) -> None:
+    def log_end(self) -> None:
         """Worst mistakes, confusion matrix, and the run's row in the HParams table."""
+        result = make_result(self.job, self.state)
         job, data = self.job, self.job.dataset
-        found = report.predictions(self.state.evaluated(), job.evaluations["Test"], job.precision)
+        found = report.predictions(self.state.evaluated(), job.evaluations["Test"].whole(), job.precision)
         step = self.state.step
         self.log.figure("Test/worst mistakes", report.mistakes_figure(data.test.images, *found, data.classes), step)
         self.log.figure("Test/confusion matrix", report.confusion_figure(*found, data.classes), step)
         figures = {key: result[key] for key in ("test top-1 error", "test top-5 error", "test loss")}
         self.log.hyperparameters(dataclasses.asdict(self.settings), figures, step)
-
-
-def test(weights: Path, overrides: dict[str, object]) -> dict[str, float]:
-    """Evaluates the weights of a checkpoint on the test set of their data set, and prints the figures."""
-    job, _ = finished_job(weights, overrides)
-    metrics = evaluate(job.network, job.evaluations["Test"], job.task, job.precision)
-    print(f"{job.settings.net} on the {len(job.dataset.test.targets):,} test images of {job.settings.dataset}")
-    print(f"{job.task.describe(metrics)}  {job.parameters:,} parameters")
-    return metrics

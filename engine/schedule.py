@@ -17,7 +17,10 @@ def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) ->
     Linear warm-up by step, (step + 1) / warm-up steps; then by shape: step x gamma at each milestone, cosine or
     linear from 1 at the end of the warm-up to 0 at the end of the run, or constant.
     """
+    total_steps = settings.epochs * steps_per_epoch
     warm_steps = settings.warm * steps_per_epoch
+    if 0 < warm_steps < settings.least_warm_steps:
+        warm_steps = max(warm_steps, min(settings.least_warm_steps, total_steps / 4))
     warm_up = min(1.0, (step + 1) / warm_steps) if warm_steps > 0 else 1.0
     if settings.schedule == "step":
         # rounding keeps a milestone that is a whole number of epochs at the first step of the next
@@ -25,7 +28,6 @@ def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) ->
         return warm_up * settings.gamma**passed
     if warm_up < 1.0 or settings.schedule == "constant":
         return warm_up
-    total_steps = settings.epochs * steps_per_epoch
     progress = (step - warm_steps) / max(1.0, total_steps - warm_steps)
     progress = min(1.0, max(0.0, progress))
     return 1.0 - progress if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from conf import Settings
 from engine.device import Precision
+from engine.distributed import ALONE, Processes
 from engine.schedule import make_optimizer, make_schedule
 
 
@@ -17,16 +18,19 @@ from engine.schedule import make_optimizer, make_schedule
 class TrainState:
     """A network in training.
 
+    trained  the network as it is called in training: itself, or wrapped to share gradients between processes
     epoch    epochs finished
     batch    batches done in the current epoch
     step     optimizer steps done since the start
     sums     of the current epoch's metrics so far (engine/tasks.py)
+    loss     of the last step, and rate its learning rate
     history  one row of figures an epoch
     best     {"score", "epoch"} of the best epoch so far, or empty
     seconds  spent in training so far
     """
 
     network: nn.Module
+    trained: nn.Module
     averaged: AveragedModel | None
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
@@ -35,19 +39,28 @@ class TrainState:
     batch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=list)
+    loss: float = 0.0
+    rate: float = 0.0
     history: list[dict] = field(default_factory=list)
     best: dict = field(default_factory=dict)
     seconds: float = 0.0
 
     @classmethod
-    def start(cls, network: nn.Module, steps_per_epoch: int, settings: Settings, precision: Precision) -> TrainState:
+    def start(
+        cls,
+        network: nn.Module,
+        steps_per_epoch: int,
+        settings: Settings,
+        precision: Precision,
+        processes: Processes = ALONE,
+    ) -> TrainState:
         """The state before the first step; network is on its device already."""
         averaged = None
         if settings.ema:
             averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
         optimizer = make_optimizer(network, settings)
         schedule = make_schedule(optimizer, steps_per_epoch, settings)
-        return cls(network, averaged, optimizer, schedule, precision.scaler())
+        return cls(network, processes.together(network), averaged, optimizer, schedule, precision.scaler())
 
     def evaluated(self) -> nn.Module:
         """The network whose figures count: the averaged one where weights are averaged."""
@@ -66,6 +79,8 @@ class TrainState:
             "batch": self.batch,
             "step": self.step,
             "sums": self.sums,
+            "loss": self.loss,
+            "rate": self.rate,
             "history": self.history,
             "best": self.best,
             "seconds": self.seconds,
@@ -81,5 +96,5 @@ class TrainState:
         # the rates of this step stand in the optimizer's groups; the schedule only counts
         self.schedule.last_epoch = content["schedule"]["last_epoch"]
         self.scaler.load_state_dict(content["scaler"])
-        for name in ("epoch", "batch", "step", "sums", "history", "best", "seconds"):
+        for name in ("epoch", "batch", "step", "sums", "loss", "rate", "history", "best", "seconds"):
             setattr(self, name, content[name])

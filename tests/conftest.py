@@ -1,4 +1,4 @@
-"""What several test files share: real images, and a stand-in where they are not laid out."""
+"""What several test files share: real images, with a stand-in where they are not laid out, and a finished run."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+
+from tests import runs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,3 +22,11 @@ def cifar_images() -> torch.Tensor:
     else:
         images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     return (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """The folder in which the run of tests/runs.py has been run to its end. Not to be written to."""
+    out = tmp_path_factory.mktemp("finished")
+    runs.start(runs.RUN, out)
+    return out

@@ -1,6 +1,10 @@
 """The command line: mistakes get one line and status 2 before anything is written; options mean what they say."""
 
+import dataclasses
+import gzip
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +14,23 @@ import torch
 
 import main
 import models
+from conf.resolve import settings as resolve
+from engine import checkpoint
 
 ROOT = Path(main.__file__).parent
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working folder with a few files to be mistaken about."""
+def place(mistaken, tmp_path, monkeypatch):
+    """A working folder with files to be mistaken about."""
+    shutil.copytree(mistaken, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("mistaken")
     (tmp_path / "empty").mkdir()
     (tmp_path / "no_classes" / "train").mkdir(parents=True)
     (tmp_path / "no_classes" / "test").mkdir()
@@ -27,7 +40,57 @@ def place(tmp_path, monkeypatch):
     torch.save(models.create("cheapV2", num_classes=10, in_channels=1).state_dict(), tmp_path / "other.pth")
     (tmp_path / "damaged.pth").write_bytes((tmp_path / "other.pth").read_bytes()[:5000])
     (tmp_path / "mine.yaml").write_text("epochs: 3\nlearning_rate: 0.1\n")
+    for name, text in RECIPES.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    write_checkpoints(tmp_path)
+    write_archives(tmp_path / "data")
     return tmp_path
+
+
+RECIPES = {
+    "list": "- epochs\n- 3\n",
+    "code": "!!python/object/apply:os.mkdir [made]\n",
+    "outside": "out: /etc\n",
+    "elsewhere": "name: ../../elsewhere\n",
+    "partly": "epochs: 3\n",
+    "words": "epochs: many\n",
+}
+
+
+class Code:
+    """What makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("made",)
+
+
+def write_checkpoints(folder: Path) -> None:
+    """Runs to go on with: damaged, of another version, made for other data, with code in it."""
+    settings = dataclasses.asdict(resolve({"net": "EffNet", "dataset": "digits"}))
+    weights = models.create("EffNet", num_classes=10, in_channels=1, image_size=16).state_dict()
+    content = {"settings": settings, "network": weights, "classes": list("0123456789"), "steps_per_epoch": 23}
+    changes = {
+        "newer": {"settings": settings | {"teleport": True}},
+        "unsound": {"settings": settings | {"epochs": 0}},
+        "pets": {"classes": ["cat", "dog"]},
+        "code": {"network": Code()},
+        "stranger_net": {"settings": settings | {"net": "cheapV9"}},
+    }
+    for name, change in changes.items():
+        checkpoint.save([folder / "old" / name / "last.pth"], content | change)
+    (folder / "old" / "gone").mkdir()
+    whole = (folder / "old" / "pets" / "last.pth").read_bytes()
+    (folder / "old" / "cut").mkdir()
+    (folder / "old" / "cut" / "last.pth").write_bytes(whole[: len(whole) // 2])
+
+
+def write_archives(folder: Path) -> None:
+    """Files under the official names that are not the official files."""
+    folder.mkdir()
+    (folder / "cifar-10-python.tar.gz").write_bytes(b"not the archive")
+    (folder / "tiny-imagenet-200.zip").write_bytes(b"PK\3\4 cut short")
+    (folder / "MNIST" / "raw").mkdir(parents=True)
+    (folder / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\3 too short"))
 
 
 def write_images(folder: Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
@@ -93,14 +156,66 @@ MISTAKES = [
     ("-resume last", "no run has saved"),
     ("-resume last -lr 0.1", "contradicts -resume"),
     ("-resume empty", "last.pth: cannot be read"),
+    ("-resume nowhere", "no such folder"),
+    ("-resume old/gone", "no checkpoint can be read"),
+    ("-resume old/cut", "damaged"),
+    ("-resume old/newer", "unknown setting 'teleport'"),
+    ("-resume old/unsound", "-epochs 0: must be at least 1"),
+    ("-resume old/pets", "not the data set that it was"),
+    ("-resume old/code", "could run code"),
+    ("-resume old/stranger_net", "cheapV9"),
+    ("-test -weights old/pets/last.pth", "other classes"),
+    ("-test -weights old/cut/last.pth", "damaged"),
+    ("-test -weights old/code/last.pth", "could run code"),
+    ("-test -weights old", "cannot be read"),
+    ("-export onnx", "needs -weights"),
+    ("-export tflite -weights other.pth", "onnx"),
+    ("-export onnx -test -weights other.pth", "contradicts"),
+    ("-net cheapV3 -dataset cifar10", "cifar-10-python.tar.gz"),
+    ("-net cheapV3 -dataset tiny-imagenet", "tiny-imagenet-200.zip"),
+    ("-net EffNet -dataset mnist", "mnist"),
+    ("-net cheapV3 -dataset digits -recipe list.yaml", "must be a list of 'knob: value' lines"),
+    ("-net cheapV3 -dataset digits -recipe code.yaml", "not readable as YAML"),
+    ("-net cheapV3 -dataset digits -recipe outside.yaml", "unknown knob 'out'"),
+    ("-net cheapV3 -dataset digits -recipe elsewhere.yaml", "unknown knob 'name'"),
+    ("-net cheapV3 -dataset digits -recipe partly.yaml", "says nothing of"),
+    ("-net cheapV3 -dataset digits -recipe words.yaml", "epochs many: must be a whole number"),
+    ("-net cheapV3 -dataset digits -recipe other.pth", "no such recipe"),
+    ("-net cheapV3 -dataset digits -epochs 1.5", "1.5"),
+    ("-net cheapV3 -dataset digits -seed -1", "-seed -1: must be at least 0"),
+    ("-net cheapV3 -dataset digits -seed 9999999999", "must be at most"),
+    ("-net cheapV3 -dataset digits -keep -1", "-keep -1: must be at least 0"),
+    ("-net cheapV3 -dataset digits -clip -1", "-clip -1.0: must be at least 0"),
+    ("-net cheapV3 -dataset digits -clip inf", "finite"),
+    ("-net cheapV3 -dataset digits -procs -2", "-procs -2: must be at least 0"),
+    ("-net cheapV3 -dataset digits -accumulate 0", "-accumulate 0: must be at least 1"),
+    ("-net cheapV3 -dataset digits -amp fp8", "fp8: must be one of"),
+    ("-net cheapV3 -dataset digits -schedule stairs", "stairs: must be one of"),
+    ("-net cheapV3 -dataset digits -optimizer rmsprop", "rmsprop: must be one of"),
+    ("-net cheapV3 -dataset digits -momentum 1.5", "-momentum 1.5: must be at most"),
+    ("-net cheapV3 -dataset digits -weight-decay -1", "-weight-decay -1.0: must be at least"),
+    ("-net cheapV3 -dataset digits -milestones 1 two", "two"),
+    ("-net cheapV3 -dataset digits -gamma 2", "-gamma 2.0: must be at most"),
+    ("-net cheapV3 -dataset digits -ema 1", "-ema 1.0: must be at most"),
+    ("-net cheapV3 -dataset digits -label-smoothing 1", "-label-smoothing 1.0: must be at most"),
+    ("-net cheapV3 -dataset digits -log-every 0", "-log-every 0: must be at least 1"),
+    ("-net cheapV3 -dataset digits -save-every -1", "-save-every -1.0: must be at least"),
+    ("-net cheapV3 -dataset digits -rotation 200", "-rotation 200.0: must be at most 180"),
+    ("-net cheapV3 -dataset digits -crop -1", "-crop -1: must be at least"),
+    ("-net cheapV3 -dataset digits -size 5000", "-size 5000: must be at most"),
+    ("-net cheapV3 -dataset digits -name ..", "plain word"),
+    ("-net cheapV3 -dataset digits -width -1", "-width -1.0: must be at least"),
     ("-resume empty -weights other.pth", "leave out -weights"),
 ]
 if not torch.cuda.is_available():
     MISTAKES.append(("-net cheapV3 -dataset digits -gpu", "no CUDA device"))
+    MISTAKES.append(("-net cheapV3 -dataset digits -sync-bn", "CUDA devices only"))
 
 
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[words or "nothing" for words, _ in MISTAKES])
-def test_mistakes(place, capsys, words, message):
+def test_mistakes(place, capsys, monkeypatch, words, message):
+    for word in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(word, "http://127.0.0.1:9")  # nothing listens there
     before = sorted(place.rglob("*"))
     status, error = call(capsys, *words.split())
     assert status == 2
@@ -112,9 +227,9 @@ def test_no_network_says_where_the_file_goes(place, capsys, monkeypatch):
     """A download that cannot be had ends in one line; digits is offered."""
     for word in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(word, "http://127.0.0.1:9")  # nothing listens there
-    status, error = call(capsys, "-net", "cheapV3", "-dataset", "cifar10")
+    status, error = call(capsys, "-net", "cheapV3", "-dataset", "cifar100")
     assert status == 2 and len(error.splitlines()) == 1
-    assert "cifar-10-python.tar.gz" in error and "digits" in error
+    assert "cifar-100-python.tar.gz" in error and "digits" in error
 
 
 def test_dry_prints_the_settings_and_writes_nothing(place, capsys):

@@ -2,52 +2,20 @@
 
 import csv
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
 from engine import checkpoint
-from engine.logs import RunLog
+from engine.device import determinism
+from tests.runs import EPOCHS, RUN, checkpoints, curves, result, start
 
-EPOCHS = 3
-RUN = (
-    f"main.py -net EffNet -dataset digits -size 8 -epochs {EPOCHS} -b 64 -warm 0.5 -lr 0.01 -ema 0.5 "
-    "-val 0.1 -name try1 -seed 3 -gpu false"
-)
-
-
-def start(words: str, out, capsys) -> str:
-    """Runs the command line in this process; returns what it printed."""
-    sys.argv = [*words.split(), "-out", str(out)]
-    status = main.main()
-    captured = capsys.readouterr()
-    assert status == 0, captured.err
-    return captured.out
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("finished")
-    sys.argv = [*RUN.split(), "-out", str(out)]
-    assert main.main() == 0
-    return out
-
-
-def checkpoints(out):
-    return out / "checkpoints" / "EffNet" / "digits-try1"
-
-
-def curves(out):
-    events = EventAccumulator(str(out / "runs" / "EffNet" / "digits-try1"), {"scalars": 0, "images": 0})
-    return events.Reload()
-
-
-def result(out):
-    return json.loads((checkpoints(out) / "result.json").read_text())
+ROOT = Path(main.__file__).parent
 
 
 def test_it_learns(finished):
@@ -107,9 +75,9 @@ def test_dash_test_reproduces_the_figures(finished, capsys):
     assert f"{found['parameters']:,} parameters" in printed
 
 
-def test_same_seed_same_weights_and_another_seed_others(finished, tmp_path, capsys):
-    start(RUN, tmp_path / "again", capsys)
-    start(RUN.replace("-seed 3", "-seed 4"), tmp_path / "other", capsys)
+def test_same_seed_same_weights_and_another_seed_others(finished, tmp_path):
+    start(RUN, tmp_path / "again")
+    start(RUN.replace("-seed 3", "-seed 4"), tmp_path / "other")
     first, again, other = (
         checkpoint.load(checkpoints(out) / "last.pth")["network"]
         for out in (finished, tmp_path / "again", tmp_path / "other")
@@ -118,36 +86,8 @@ def test_same_seed_same_weights_and_another_seed_others(finished, tmp_path, caps
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path, capsys, monkeypatch):
-    """Stopped within the second epoch, after a save within it: the same weights and history bit for bit, and each
-    step once in the curves."""
-    steps = RunLog.steps
-
-    def stop_at_30(self, first, losses, rates):
-        if first >= 30:
-            raise KeyboardInterrupt
-        steps(self, first, losses, rates)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunLog, "steps", stop_at_30)
-        start(f"{RUN} -log-every 2 -save-every 0", tmp_path, capsys)
-    stopped = checkpoint.load_run(checkpoints(tmp_path) / "last.pth")
-    assert stopped["epoch"] == 1 and 0 < stopped["batch"] < 21
-    printed = start("main.py -resume last", tmp_path, capsys)
-    assert f"going on from epoch 2, batch {stopped['batch'] + 1}" in printed
-    first, again = (checkpoint.load_run(checkpoints(out) / "last.pth") for out in (finished, tmp_path))
-    assert all(torch.equal(first["network"][key], again["network"][key]) for key in first["network"])
-    for row, other in zip(first["history"], again["history"], strict=True):
-        assert {key: value for key, value in row.items() if "second" not in key} == {
-            key: value for key, value in other.items() if "second" not in key
-        }
-    for tag in ("Train/loss", "Test/Accuracy"):
-        wanted, found = (curves(out).Scalars(tag) for out in (finished, tmp_path))
-        assert [(e.step, e.value) for e in found] == [(e.step, e.value) for e in wanted]
-
-
-def test_without_val_it_says_that_the_test_set_chose(tmp_path, capsys):
-    printed = start(RUN.replace("-val 0.1", "").replace("-epochs 3", "-epochs 1"), tmp_path, capsys)
+def test_without_val_it_says_that_the_test_set_chose(tmp_path):
+    printed = start(RUN.replace("-val 0.1", "").replace("-epochs 3", "-epochs 1"), tmp_path)
     assert "chosen on the test set" in printed.splitlines()[-2]
     assert result(tmp_path)["best epoch chosen on"] == "test set"
 
@@ -167,10 +107,10 @@ def test_weights_of_other_classes_start_a_run(finished, tmp_path, capsys):
     assert status == 2 and "blocks.0.pointwise.conv.weight" in captured.err  # grey digits against colour images
 
 
-def test_a_single_left_over_image_joins_the_batch_before(tmp_path, capsys):
+def test_a_single_left_over_image_joins_the_batch_before(tmp_path):
     """1,437 = 4 x 359 + 1: batch norm could not take the last image alone."""
     words = "main.py -net EffNet -dataset digits -size 8 -epochs 1 -b 359 -name try1 -gpu false"
-    printed = start(words, tmp_path, capsys)
+    printed = start(words, tmp_path)
     assert "1 epochs of 4 steps" in printed
 
 
@@ -182,4 +122,56 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
     assert main.main() == 2
     error = capsys.readouterr().err
     assert "the loss of step" in error and "learning rate of 9.783e+29" in error
-    assert not list(tmp_path.rglob("*.pth"))
+    saved = list(tmp_path.rglob("*.pth"))
+    assert [path.name for path in saved] == ["last.pth"] and str(saved[0]) in error
+    assert checkpoint.load_run(saved[0])["step"] == 0
+
+
+def test_result_says_what_it_was_made_with(finished):
+    found = result(finished)
+    assert found["seed"] == 3 and found["device"].startswith("cpu") and found["processes"] == 1
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"].keys() >= {"python", "torch", "torchvision", "numpy"}
+    assert "commit" in found
+
+
+def test_deterministic_algorithms_change_nothing_on_a_cpu(finished, tmp_path):
+    """A run on a CPU is the same again without them; with them it runs, and is the same."""
+    start(f"{RUN} -deterministic", tmp_path)
+    first, again = (checkpoint.load(checkpoints(out) / "last.pth")["network"] for out in (finished, tmp_path))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_operation_without_a_deterministic_form_is_named():
+    with pytest.raises(ValueError, match="-deterministic: put_ has no deterministic form"), determinism(True):
+        torch.zeros(4).put_(torch.tensor([1, 1]), torch.tensor([1.0, 2.0]))
+    with pytest.raises(RuntimeError, match="something else"), determinism(True):
+        raise RuntimeError("something else")
+
+
+FLAT = """
+import json, os, sys, main
+from engine.logs import RunLog
+steps, seen = RunLog.steps, {}
+
+def measured(self, first, losses, rates):
+    steps(self, first, losses, rates)
+    pages = int(open("/proc/self/statm").read().split()[1])
+    seen[first + len(losses)] = (pages, len(os.listdir("/proc/self/fd")))
+
+RunLog.steps = measured
+sys.argv = sys.argv[1:]
+assert main.main() == 0
+print("FOUND", json.dumps([seen[200], seen[2000]]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory in /proc")
+def test_two_thousand_steps_stay_flat(tmp_path):
+    """Memory at step 2,000 within 5 % of step 200, as many open files; over 11 evaluations and saves."""
+    words = f"main.py -net EffNet -dataset digits -size 8 -b 8 -epochs 12 -log-every 20 -gpu false -out {tmp_path}"
+    done = subprocess.run([sys.executable, "-c", FLAT, *words.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (memory, files), (memory_later, files_later) = json.loads(done.stdout.partition("FOUND ")[2])
+    assert memory_later < 1.05 * memory and files_later == files

@@ -1,0 +1,81 @@
+"""What main.py asks for: a new run, going on with one, the test of finished weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import yaml
+
+from conf import Settings
+from conf.resolve import saved_settings
+from engine import checkpoint
+from engine.distributed import Processes, joined, restarts
+from engine.folders import Folders, begun_run
+from engine.job import finished_job, make_job
+from engine.loop import evaluate
+from engine.run import LAST, Run
+from engine.state import TrainState
+
+
+def train(settings: Settings, weights: Path | None = None) -> dict:
+    """A new run, from weights where they are given; returns its result, which is also written to result.json.
+
+    Where torch's launcher starts it again after a failure, the run that it had begun goes on.
+    """
+    with joined(settings.gpu) as processes:
+        text = settings_text(settings)
+        folder = processes.from_first(lambda: begun_run(settings, text)) if restarts() else None
+        if folder is not None:
+            return go_on(folder, {}, processes)
+        job = processes.in_turn(lambda: make_job(settings, weights, processes))
+        folders = processes.from_first(lambda: new_folders(settings, text))
+        state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
+        return Run(job, state, folders).finish()
+
+
+def settings_text(settings: Settings) -> str:
+    """settings.yaml, which is for people to read: a resume takes the settings from the checkpoint."""
+    plain = dataclasses.asdict(settings) | {"milestones": list(settings.milestones)}
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def new_folders(settings: Settings, text: str) -> Folders:
+    folders = Folders.new(settings)
+    folders.checkpoints.mkdir(parents=True)
+    checkpoint.write_atomically(folders.checkpoints / "settings.yaml", text.encode())
+    return folders
+
+
+def resume(folder: Path, overrides: dict[str, object]) -> dict:
+    """Goes on with the run whose checkpoints lie in folder. overrides: settings that do not change its result.
+
+    Raises ValueError where no checkpoint can be read, or the data set is not what it was.
+    """
+    with joined(overrides.get("gpu")) as processes:
+        return go_on(folder, overrides, processes)
+
+
+def go_on(folder: Path, overrides: dict[str, object], processes: Processes) -> dict:
+    path, content = processes.in_turn(lambda: checkpoint.load_newest(folder))
+    folder = folder.resolve()
+    settings = saved_settings(content["settings"], path, overrides)
+    folders = Folders(folder.parents[2] / "runs" / folder.parent.name / folder.name, folder)
+    job = processes.in_turn(lambda: make_job(settings, None, processes))
+    if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
+        raise ValueError(f"{path}: {settings.dataset} is not the data set that it was; bring that back")
+    if path.name != LAST and processes.is_first:
+        checkpoint.save([folder / LAST], content)  # in place of a damaged one
+    state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
+    state.restore(content)
+    print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
+    return Run(job, state, folders).finish()
+
+
+def test(weights: Path, overrides: dict[str, object]) -> dict[str, float]:
+    """Evaluates the weights of a checkpoint on the test set of their data set, and prints the figures."""
+    job, _ = finished_job(weights, overrides)
+    metrics = evaluate(job.network, job.evaluations["Test"], job.task, job.precision)
+    print(f"{job.settings.net} on the {len(job.dataset.test.targets):,} test images of {job.settings.dataset}")
+    print(f"{job.task.describe(metrics)}  {job.parameters:,} parameters")
+    return metrics

@@ -1,0 +1,85 @@
+"""One process of tests/test_distributed.py: an epoch on digits in float64, batch norm frozen; saves what came of it.
+
+python -m torch.distributed.run ... tests/distributed_worker.py FOLDER ACCUMULATE...
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import models
+from conf.datasets import find_row
+from conf.resolve import settings
+from datasets import load
+from engine.device import Precision
+from engine.distributed import joined
+from engine.job import make_batches
+from engine.loop import evaluate, train_epoch
+from engine.state import TrainState
+from engine.tasks import Classification
+
+
+class Double:
+    """The batches of a source in float64."""
+
+    def __init__(self, source) -> None:
+        self.source = source
+
+    def augmented(self, *details):
+        images, targets = self.source.augmented(*details)
+        return images.double(), targets
+
+    def plain(self, index):
+        images, targets = self.source.plain(index)
+        return images.double(), targets
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """Batch norm stays in eval mode, whatever the network's: a batch's statistics would depend on the shares."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True, module=module: module
+    return network
+
+
+def epoch(processes, accumulate: int) -> dict:
+    chosen = settings(
+        {
+            "net": "EffNet",
+            "dataset": "digits",
+            "epochs": 1,
+            "accumulate": accumulate,
+            "clip": 0.5,
+            "flip": True,
+            "crop": 1,
+            "rotation": 10.0,
+            "recipe": "original",
+            "warm": 0.1,
+            "batch_size": 96,
+        }
+    )
+    data = load(find_row("digits"), Path("data"), 8)
+    device = torch.device("cpu")
+    share = (processes.rank, processes.count)
+    training, evaluations = make_batches(chosen, data, device, share)
+    for batches in (training, *evaluations.values()):
+        batches.source = Double(batches.source)
+    torch.manual_seed(0)
+    network = frozen(models.create("EffNet", num_classes=10, in_channels=1, image_size=8).double())
+    state = TrainState.start(network, len(training), chosen, Precision(device, torch.float32), processes)
+    task, losses = Classification(10), []
+    metrics = train_epoch(
+        state, training, task, Precision(device, torch.float32), chosen,
+        lambda read, rates: losses.extend(read), lambda: None, processes,
+    )  # fmt: skip
+    found = evaluate(network, evaluations["Test"], task, Precision(device, torch.float32), processes)
+    return {"network": network.state_dict(), "losses": losses, "train": metrics, "test": found}
+
+
+if __name__ == "__main__":
+    with joined(gpu=False) as processes:
+        results = {int(word): epoch(processes, int(word)) for word in sys.argv[2:]}
+        torch.save(results, Path(sys.argv[1]) / f"{processes.rank}.pt")

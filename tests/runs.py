@@ -1,0 +1,40 @@
+"""A small real run on scikit-learn's digits, and what it leaves. The fixture `finished` in conftest.py runs it once."""
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import main
+
+EPOCHS = 3
+RUN = (
+    f"main.py -net EffNet -dataset digits -size 8 -epochs {EPOCHS} -b 64 -warm 0.5 -lr 0.01 -ema 0.5 "
+    "-val 0.1 -name try1 -seed 3 -gpu false"
+)
+
+
+def start(words: str, out: Path) -> str:
+    """Runs the command line in this process to its end; returns what it printed."""
+    sys.argv = [*words.split(), "-out", str(out)]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = main.main()
+    assert status == 0, printed.getvalue()
+    return printed.getvalue()
+
+
+def checkpoints(out: Path) -> Path:
+    return out / "checkpoints" / "EffNet" / "digits-try1"
+
+
+def curves(out: Path) -> EventAccumulator:
+    events = EventAccumulator(str(out / "runs" / "EffNet" / "digits-try1"), {"scalars": 0, "images": 0})
+    return events.Reload()
+
+
+def result(out: Path) -> dict:
+    return json.loads((checkpoints(out) / "result.json").read_text())

@@ -1,0 +1,205 @@
+"""A run that is stopped, by a signal or without warning, ends in what it would have been."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import conf.resolve
+import main
+from benchmarks import kill_test
+from datasets.batches import EvaluationBatches
+from engine import checkpoint
+from engine.interruption import SIGNALS
+from engine.logs import RunLog
+from tests.runs import RUN, checkpoints, start
+
+ROOT = Path(main.__file__).parent
+INNER = Path("EffNet") / "digits-try1"
+
+
+def signal_at(step: int, number: int, times: int = 1):
+    """RunLog.steps, in which the process gets a signal at the first reading from this step on."""
+    steps = RunLog.steps
+
+    def patched(self, first, losses, rates):
+        if first >= step:
+            for _ in range(times):
+                signal.raise_signal(number)
+        steps(self, first, losses, rates)
+
+    return patched
+
+
+def stopped_run(out: Path) -> int:
+    """The run of tests/runs.py in this process, which a signal is to stop; its exit status."""
+    sys.argv = [*RUN.split(), "-log-every", "2", "-out", str(out)]
+    with pytest.raises(SystemExit) as stop:
+        main.main()
+    return stop.value.code
+
+
+def assert_same_end(finished: Path, out: Path) -> None:
+    """Weights, averaged weights, optimizer, figures and curves, bit for bit."""
+    assert kill_test.differences(checkpoints(finished), checkpoints(out)) == []
+    assert kill_test.curve_differences(finished / "runs" / INNER, out / "runs" / INNER) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_and_the_run_goes_on(finished, tmp_path, capfd, monkeypatch, number):
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "steps", signal_at(30, number))
+        assert stopped_run(tmp_path) == 128 + number
+    stopped = checkpoint.load_run(checkpoints(tmp_path) / "last.pth")
+    assert stopped["epoch"] == 1 and stopped["step"] == 32
+    command = re.search(r"go on with: python (main\.py -resume \S+)", capfd.readouterr().out)[1]
+    printed = start(command, tmp_path)
+    assert f"going on from epoch 2, batch {stopped['batch'] + 1}" in printed
+    assert_same_end(finished, tmp_path)
+
+
+def test_a_signal_within_an_evaluation(finished, tmp_path, monkeypatch):
+    """The epoch's training is not lost, and its evaluation is done again whole."""
+    batches = EvaluationBatches.__iter__
+
+    def patched(self):
+        for number, batch in enumerate(batches(self)):
+            if number == 1:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationBatches, "__iter__", patched)
+        assert stopped_run(tmp_path) == 143
+    stopped = checkpoint.load_run(checkpoints(tmp_path) / "last.pth")
+    assert stopped["epoch"] == 0 and stopped["batch"] == stopped["steps_per_epoch"] and not stopped["history"]
+    start("main.py -resume last", tmp_path)
+    assert_same_end(finished, tmp_path)
+
+
+def test_a_second_signal_stops_at_once(tmp_path, monkeypatch):
+    """Before the step is logged or anything is saved."""
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "steps", signal_at(30, signal.SIGINT, times=2))
+        assert stopped_run(tmp_path) == 130
+    assert checkpoint.load_run(checkpoints(tmp_path) / "last.pth")["step"] == 21  # the end of the first epoch
+
+
+def test_signals_have_their_own_meaning_again_after_a_run(tmp_path, monkeypatch):
+    """Of a program that calls this one, or a notebook."""
+    seen = []
+    before = {number: signal.signal(number, lambda *details: seen.append(details)) for number in SIGNALS}
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(RunLog, "steps", signal_at(30, signal.SIGINT))
+            assert stopped_run(tmp_path) == 130
+        assert not seen
+        for number in SIGNALS:
+            signal.raise_signal(number)
+        assert len(seen) == 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_ctrl_c_before_training_is_one_line(capsys, monkeypatch):
+    """While it loads, as those type it who see a mistake in their command."""
+
+    def typed(given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conf.resolve, "settings", typed)
+    sys.argv = "main.py -net cheapV3 -dataset digits".split()
+    assert main.main() == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_five_kills(tmp_path):
+    """SIGKILL at random moments, in the writing of checkpoints too; benchmarks/kill_test.py does more of them."""
+    words = "-net EffNet -dataset digits -size 8 -epochs 6 -ema 0.5 -val 0.1 -name try1 -gpu false".split()
+    assert len(kill_test.trial(words, INNER, tmp_path, kills=5, seed=0)) == 5
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A copy of the finished run, as if it had been stopped before its result was written."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (checkpoints(tmp_path) / "result.json").unlink()
+    return tmp_path
+
+
+def test_a_damaged_last_checkpoint_is_named_and_an_older_one_taken(finished, unfinished, capsys):
+    folder = checkpoints(unfinished)
+    last, best = folder / "last.pth", next(folder.glob("*-best.pth"))
+    last.write_bytes(last.read_bytes()[:-100])
+    start(f"main.py -resume {folder}", unfinished)
+    error = capsys.readouterr().err
+    assert f"{last}: " in error and "damaged" in error and f"{best} is whole" in error
+    assert_same_end(finished, unfinished)
+
+
+def test_no_whole_checkpoint_is_one_line(unfinished, capsys):
+    for path in checkpoints(unfinished).glob("*.pth"):
+        path.write_bytes(b"\0" * 1000)
+    sys.argv = ["main.py", "-resume", str(checkpoints(unfinished))]
+    assert main.main() == 2
+    error = capsys.readouterr().err
+    assert "no checkpoint can be read" in error and len(error.splitlines()) == 1
+
+
+def test_another_data_set_under_the_same_name_is_refused(unfinished, capsys):
+    last = checkpoints(unfinished) / "last.pth"
+    content = checkpoint.load_run(last)
+    content["steps_per_epoch"] += 1
+    checkpoint.save([last], content)
+    sys.argv = ["main.py", "-resume", str(last.parent)]
+    assert main.main() == 2
+    assert "not the data set that it was" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_in_one_line(tmp_path):
+    """A limit on the size of files, which the checkpoint exceeds: the one before it stays, and nothing else."""
+    pytest.importorskip("resource")
+    start(RUN.replace("-epochs 3", "-epochs 1"), tmp_path)
+    folder = checkpoints(tmp_path)
+    last = folder / "last.pth"
+    content = checkpoint.load_run(last)
+    content["settings"]["epochs"] = 2
+    checkpoint.save([last], content)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limited = (
+        "import main, resource, sys; sys.argv = sys.argv[1:];"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({last.stat().st_size // 2},) * 2);"
+        "raise SystemExit(main.main())"
+    )
+    words = [sys.executable, "-c", limited, "main.py", "-resume", str(folder)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "not written" in done.stderr and f"-resume {folder}" in done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_keep_bounds_the_regular_checkpoints(tmp_path):
+    words = RUN.replace("-epochs 3", "-epochs 31").replace("-size 8", "-size 8 -b 1293").replace("-b 64 ", "")
+    start(f"{words} -keep 2", tmp_path)
+    names = sorted(path.name for path in checkpoints(tmp_path).glob("*-regular.pth"))
+    assert names == ["EffNet-20-regular.pth", "EffNet-30-regular.pth"]
+    assert checkpoint.load_run(checkpoints(tmp_path) / names[0])["epoch"] == 20
+    assert len(list(checkpoints(tmp_path).glob("*-best.pth"))) == 1
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    """SGD without momentum or decay moves the weights by the clipped gradient's norm times the rate."""
+    words = RUN.replace("-ema 0.5", "-optimizer sgd -momentum 0 -weight-decay 0 -schedule constant -clip 0.5")
+    words = words.replace("-b 64", "-b 1293").replace("-warm 0.5", "-warm 0").replace("-epochs 3", "-epochs 1")
+    start(words, tmp_path / "one")
+    start(words.replace("-lr 0.01", "-lr 1e-12"), tmp_path / "none")
+    after, before = (checkpoint.load_run(checkpoints(tmp_path / n) / "last.pth")["network"] for n in ("one", "none"))
+    keys = [key for key in after if "running" not in key and "num_batches" not in key]
+    moved = torch.sqrt(sum(((after[key] - before[key]).double() ** 2).sum() for key in keys))
+    assert float(moved) == pytest.approx(0.01 * 0.5, rel=1e-3)
