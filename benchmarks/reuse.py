@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
+from models.layers import HardswishByFormula, swapped
 from models.reuse import ReuseDepthwise
 
 
@@ -80,10 +81,14 @@ def compare(name: str, slow: Step, fast: Step, rounds: int) -> None:
 
 
 def compare_forms(name: str, batch: int, rounds: int) -> None:
+    """The default form against the literal one as it is, and where that differs, with native activations."""
     torch.manual_seed(0)
-    literal = Step(models.create(name, literal=True), batch, channels_last=False)
     default = Step(models.create(name), batch, channels_last=True)
-    compare(f"{name}: literal, default", literal, default, rounds)
+    literal = models.create(name, literal=True)
+    compare(f"{name}: literal, default", Step(literal, batch, channels_last=False), default, rounds)
+    if any(isinstance(module, HardswishByFormula) for module in literal.modules()):
+        native = swapped(literal, HardswishByFormula, nn.Hardswish)
+        compare("  with native hard-swish", Step(native, batch, channels_last=False), default, rounds)
 
 
 def others(batch: int) -> list[tuple[str, Step]]:

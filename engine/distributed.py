@@ -7,6 +7,7 @@ compute what one does. The first process alone prints and writes.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -107,7 +108,7 @@ def joined(gpu: bool | None) -> Iterator[Processes]:
     cuda = torch.cuda.is_available() and gpu is not False
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **_rendezvous())
     processes = Processes(dist.get_rank(), count)
     try:
         with contextlib.ExitStack() as stack:
@@ -116,6 +117,16 @@ def joined(gpu: bool | None) -> Iterator[Processes]:
             yield processes
     finally:
         dist.destroy_process_group()
+
+
+def _rendezvous() -> dict[str, object]:
+    """Where the processes find each other. The launcher's store still has the addresses of those before a restart."""
+    environment = os.environ
+    if not restarts() or environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = dist.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
+    store = dist.PrefixStore(f"start-{restarts()}", store)
+    return {"store": store, "rank": int(environment["RANK"]), "world_size": int(environment["WORLD_SIZE"])}
 
 
 def is_launched() -> bool:
@@ -135,6 +146,7 @@ def wanted_processes(procs: int, gpu: bool | None) -> int:
 
 def launch(count: int, words: list[str]) -> int:
     """main.py with these words in `count` processes on this machine; the exit status of the first that failed, or 0."""
+    logging.disable()  # the launcher's own log: what went wrong is said below, in a line
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

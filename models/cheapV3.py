@@ -22,11 +22,20 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models.layers import ConvBatchNorm, GlobalAveragePool, activation, initialise_mobilenet_v3, scaled
+from models.layers import (
+    ConvBatchNorm,
+    GlobalAveragePool,
+    HardswishByFormula,
+    activation,
+    initialise_mobilenet_v3,
+    scaled,
+    swapped,
+)
 from models.MobileNetV3 import LARGE, SMALL, stem_stride
 from models.registry import register
 from models.reuse import (
     ConvOnCopies,
+    HardswishConvolution,
     LinearOnCopies,
     Reuse,
     ReuseDepthwise,
@@ -86,7 +95,11 @@ class ReuseInvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.after(self.se(self.depthwise(self.before(self.reuse(x))))))
+        y = self.se(self.depthwise(self.before(self.reuse(x))))
+        if self.training and type(self.after) is nn.Hardswish:
+            y = self.project.bn(HardswishConvolution.apply(y, self.project.conv.weight))
+        else:
+            y = self.project(self.after(y))
         return y + x if self.residual else y
 
 
@@ -140,7 +153,8 @@ def build(
         blocks.append(ReuseInvertedResidual(channels, times, row, s if stride == "s" else stride, variant, literal))
         channels = row[2]
     parts = OrderedDict(stem=stem, blocks=nn.Sequential(*blocks), head=head(channels, num_classes, literal))
-    return initialise_mobilenet_v3(nn.Sequential(parts))
+    network = initialise_mobilenet_v3(nn.Sequential(parts))
+    return swapped(network, nn.Hardswish, HardswishByFormula) if literal else network
 
 
 @register

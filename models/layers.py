@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 # The papers' letters in the tables of MobileNetV3.
@@ -14,6 +15,22 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"RE": nn.ReLU, "HS": nn.Hardswish}
 def activation(letters: str) -> nn.Module:
     """RE or HS, in place where autograd allows it: ReLU's backward needs its output only."""
     return nn.ReLU(inplace=True) if letters == "RE" else ACTIVATIONS[letters]()
+
+
+class HardswishByFormula(nn.Module):
+    """x relu6(x + 3) / 6 as arXiv 1905.02244 writes it; in the literal forms, the yardstick of the native operation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * F.relu6(x + 3) / 6
+
+
+def swapped(network: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
+    """network, changed in place: a new() wherever it had a module of the type old."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is old:
+                setattr(module, name, new())
+    return network
 
 
 class ConvBatchNorm(nn.Sequential):
