@@ -18,7 +18,7 @@ GROUPS = {
     "augmentation": "augmentation: the recipe's knobs",
 }
 # What may be changed when a run goes on, is tested or exported: it does not change what was trained.
-FREE = ("data", "gpu", "amp", "channels_last", "save_every", "log_every")
+FREE = ("data", "gpu", "amp", "channels_last", "workers", "save_every", "log_every")
 
 
 def truth(word: str) -> bool:

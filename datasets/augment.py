@@ -16,7 +16,8 @@ NOTE: Pillow rounds sine and cosine to 15 decimals and this file does not. That 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -114,6 +115,19 @@ class ImageSource:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def of(self, images: Tensor, targets: Tensor) -> ImageSource:
+        """The same for other images of this shape, with their targets."""
+        other = copy.copy(self)
+        other.pixels, other.targets = _pack(images, self.device), targets.to(self.device)
+        return other
+
+    def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:
+        """For each part of an index, a source and the part's index in it: itself, as all images are here.
+
+        datasets/stream.py has the other kind of source. seed: of what it draws while it decodes; nothing is drawn here.
+        """
+        return ((self, part) for part in parts)
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The images of that index (int64) as they are, and their targets."""
@@ -261,5 +275,5 @@ def _pack(images: Tensor, device: torch.device) -> Tensor:
     count, channels, height, width = images.shape
     packed = torch.zeros(count, 1 + height * width, 4 if channels == 3 else 1, dtype=torch.uint8, device=device)
     for channel in range(channels):
-        packed[:, 1:, channel] = images[:, channel].reshape(count, -1).to(device)
+        packed[:, 1:, channel] = images[:, channel].flatten(1).to(device)
     return (packed.view(torch.int32) if channels == 3 else packed).squeeze(-1)

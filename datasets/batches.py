@@ -40,10 +40,11 @@ class TrainingBatches:
         if self.shuffle:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
             order = self.index[torch.randperm(len(self.index), generator=generator)]
-        for number in range(first, len(self.bounds)):
-            start, stop = self.bounds[number]
+        parts = (order[start:stop] for start, stop in self.bounds[first:])
+        fetched = self.source.fetch(parts, derived_seed(self.seed, "decoding", epoch))
+        for number, (source, index) in enumerate(fetched, first):
             step_seed = derived_seed(self.seed, "augmentation", epoch * len(self.bounds) + number)
-            yield self.source.augmented(order[start:stop], torch.Generator().manual_seed(step_seed))
+            yield source.augmented(index, torch.Generator().manual_seed(step_seed))
 
 
 class EvaluationBatches:
@@ -57,5 +58,5 @@ class EvaluationBatches:
         return len(self.parts)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for part in self.parts:
-            yield self.source.plain(part)
+        for source, index in self.source.fetch(self.parts):
+            yield source.plain(index)
