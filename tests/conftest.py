@@ -20,3 +20,11 @@ def cifar_images() -> torch.Tensor:
     else:
         images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     return (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True)
+
+
+@pytest.fixture
+def threads_put_back():
+    """For tests of what sets the number of threads for all of torch."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
