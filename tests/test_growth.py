@@ -1,4 +1,4 @@
-"""benchmarks/growth.py and what it takes from measure.py: fits of known laws, one network at every side, its picture."""
+"""benchmarks/growth.py and what it takes from measure.py: fits of known laws, one network at all sides, its picture."""
 
 import sys
 from itertools import count
