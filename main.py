@@ -18,7 +18,10 @@ GROUPS = {
     "augmentation": "augmentation: the recipe's knobs",
 }
 # What may be changed when a run goes on, is tested or exported: it does not change what was trained.
-FREE = ("data", "gpu", "procs", "amp", "channels_last", "deterministic", "save_every", "keep", "log_every")
+FREE = (
+    *("data", "gpu", "procs", "amp", "channels_last", "deterministic", "workers"),
+    *("save_every", "keep", "log_every"),
+)
 
 
 def truth(word: str) -> bool:

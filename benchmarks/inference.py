@@ -13,12 +13,10 @@ A round of a form lasts about -seconds, in whole batches.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import models
+from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
 from engine.export import check_packages, onnx_runner, to_onnx
 from engine.fold import Sizes, fold
 from models.reuse import from_literal
@@ -89,41 +88,17 @@ def images_a_second(form: Callable[[Tensor], Tensor], images: Tensor, seconds: f
 def measure(forms: dict[str, Callable[[Tensor], Tensor]], images: Tensor, rounds: int, seconds: float) -> None:
     """Prints a line for each form."""
     check(forms, images)
-    speeds: dict[str, list[float]] = {name: [] for name in forms}
-    for _ in range(rounds):
-        for name, form in forms.items():
-            speeds[name].append(images_a_second(form, images, seconds))
+    speeds = alternate({name: partial(images_a_second, form, images, seconds) for name, form in forms.items()}, rounds)
     print(f"batch {len(images)}: images a second, and times the {YARDSTICK}: median (least to greatest)")
     for name, values in speeds.items():
-        ratios = [fast / slow for fast, slow in zip(values, speeds[YARDSTICK], strict=True)]
-        print(f"  {name:<28} {summary(values, 1):<28} {summary(ratios, 2)}")
-
-
-def summary(values: list[float], digits: int) -> str:
-    """Median (least to greatest)."""
-    middle, least, greatest = (
-        f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
-    )
-    return f"{middle} ({least} to {greatest})"
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: it takes 1 or more")
-    return number
+        print(f"  {name:<28} {summary(values, 1):<28} {summary(ratios(values, speeds[YARDSTICK]), 2)}")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, rounds=9, threads=1)
     parser.add_argument("-net", choices=models.names(), default="cheapV3", help="network", metavar="NET")
     parser.add_argument("-batch", type=positive, nargs="+", default=[128, 1], help="images a batch, one or several")
-    parser.add_argument("-rounds", type=positive, default=9, help="times that each form is measured, alternating")
     parser.add_argument("-seconds", type=float, default=1.0, help="length of one measurement")
-    parser.add_argument("-threads", type=positive, default=1, help="threads of torch and of ONNX Runtime")
     return parser.parse_args()
 
 
@@ -135,13 +110,10 @@ def main() -> int:
     except ValueError as error:
         print(f"inference.py: {error}", file=sys.stderr)
         return 2
-    import onnxruntime
-
     forms, sizes = make_forms(arguments.net)
-    print(f"{arguments.net}, 100 classes, 32x32 noise, {arguments.rounds} rounds, {arguments.threads} thread(s)")
+    print(f"{arguments.net}, 100 classes, 32x32 noise, {arguments.rounds} rounds")
     print(sizes)
-    print(f"{os.cpu_count()} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}")
-    print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}")
+    print(machine("onnxruntime"))
     with torch.inference_mode():
         for batch in arguments.batch:
             measure(forms, torch.randn(batch, *SHAPE), arguments.rounds, arguments.seconds)

@@ -13,9 +13,6 @@ within each round. Images are CIFAR-100's training images where they lie as PNG 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -23,13 +20,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import PIL
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
+from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
 from datasets.augment import Augmentation, ImageSource
 
 CROP, ROTATION = 4, 15.0
@@ -73,36 +69,9 @@ def images_a_second_of_batches(source: ImageSource, batch: int, passes: int, gen
     return passes * len(source) / (time.perf_counter() - begin)
 
 
-def machine() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def summary(values: list[float]) -> str:
-    """Median (least to greatest)."""
-    return f"{statistics.median(values):,.1f} ({min(values):,.1f} to {max(values):,.1f})"
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: it takes 1 or more")
-    return number
-
-
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("-rounds", type=positive, default=9, help="times that both are measured, alternating")
+    parser = make_parser(__doc__, rounds=9, threads=1)
     parser.add_argument("-batch", type=positive, default=128, help="images a batch")
-    parser.add_argument("-threads", type=positive, default=1, help="threads that torch may use")
     parser.add_argument("-images", type=positive, default=2000, help="images in a pass")
     parser.add_argument("-passes", type=positive, default=10, help="passes a round of the batched side")
     parser.add_argument("-data", type=Path, default=Path("data"), help="folder that holds cifar100/train/<class>/*.png")
@@ -119,20 +88,22 @@ def main() -> None:
     source = ImageSource(images, targets, MEAN, STD, augmentation, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
 
-    print(f"{what}; batch {arguments.batch}, {arguments.threads} thread(s)")
-    print(f"{machine()}, {os.cpu_count()} cores; {platform.system()}, Python {platform.python_version()}")
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}")
+    print(f"{what}; batch {arguments.batch}")
+    print(machine("torchvision", "pillow"))
     images_a_second_of_torchvision(pil_images[:200])  # both once without being timed
     images_a_second_of_batches(source, arguments.batch, 1, generator)
-    one_by_one, batched = [], []
-    for _ in range(arguments.rounds):
-        one_by_one.append(images_a_second_of_torchvision(pil_images))
-        batched.append(images_a_second_of_batches(source, arguments.batch, arguments.passes, generator))
-    ratios = [fast / slow for fast, slow in zip(batched, one_by_one, strict=True)]
+    speeds = alternate(
+        {
+            "torchvision": lambda: images_a_second_of_torchvision(pil_images),
+            "batched": lambda: images_a_second_of_batches(source, arguments.batch, arguments.passes, generator),
+        },
+        arguments.rounds,
+    )
+    one_by_one, batched = speeds.values()
     print(f"images a second and their ratio: median of {arguments.rounds} rounds (least to greatest)")
-    print(f"torchvision, image by image  {summary(one_by_one)}")
-    print(f"datasets/augment.py          {summary(batched)}")
-    print(f"ratio                        {summary(ratios)}")
+    print(f"torchvision, image by image  {summary(one_by_one, 1)}")
+    print(f"datasets/augment.py          {summary(batched, 1)}")
+    print(f"ratio                        {summary(ratios(batched, one_by_one), 1)}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ ratio's median, smallest and largest round are printed, never one form's time al
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,56 +24,36 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
+from benchmarks.measure import Step, alternate, machine, positive, ratios, summary
 from models.layers import HardswishByFormula, swapped
 from models.reuse import ReuseDepthwise
 
 
-class Step:
-    """A training step (SGD with momentum) of one network on one fixed batch."""
+def kept_bytes(step: Step) -> int:
+    """Bytes of activations that autograd keeps between forward and backward, each storage once; no weights."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in step.network.parameters()}
+    kept: dict[int, tuple[torch.Tensor, int]] = {}
 
-    def __init__(self, network: nn.Module, batch: int, channels_last: bool) -> None:
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        generator = torch.Generator().manual_seed(0)
-        self.network = network.to(memory_format=layout)
-        self.images = torch.randn(batch, 3, 32, 32, generator=generator).to(memory_format=layout)
-        self.targets = torch.randint(100, (batch,), generator=generator)
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (tensor, storage.nbytes())  # held, so that no address is given out twice
+        return tensor
 
-    def __call__(self) -> float:
-        """Seconds of one step."""
-        started = time.perf_counter()
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.network(self.images), self.targets).backward()
-        self.optimizer.step()
-        return time.perf_counter() - started
-
-    def kept_bytes(self) -> int:
-        """Bytes of activations that autograd keeps between forward and backward, each storage once; no weights."""
-        weights = {tensor.untyped_storage().data_ptr() for tensor in self.network.parameters()}
-        kept: dict[int, tuple[torch.Tensor, int]] = {}
-
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = (tensor, storage.nbytes())  # held, so that no address is given out twice
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            F.cross_entropy(self.network(self.images), self.targets)
-        return sum(size for _, size in kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        F.cross_entropy(step.network(step.images), step.targets)
+    return sum(size for _, size in kept.values())
 
 
 def compare(name: str, slow: Step, fast: Step, rounds: int) -> None:
     """Prints how many times as many images a second `fast` trains, over alternating rounds."""
     slow(), fast()
-    times = [(slow(), fast()) for _ in range(rounds)]
-    ratios = [a / b for a, b in times]
-    batch = len(fast.images)
-    rates = [batch / statistics.median(pair[which] for pair in times) for which in (0, 1)]
-    memory = fast.kept_bytes() / slow.kept_bytes()
+    times = alternate({"slow": slow, "fast": fast}, rounds)
+    rates = [len(fast.images) / statistics.median(values) for values in times.values()]
     print(
-        f"{name:42} {rates[0]:7.1f} {rates[1]:7.1f} images/s   ratio {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f})   kept for backward {memory:.2f}",
+        f"{name:42} {rates[0]:7.1f} {rates[1]:7.1f} images/s   "
+        f"ratio {summary(ratios(times['slow'], times['fast']), 2)}   "
+        f"kept for backward {kept_bytes(fast) / kept_bytes(slow):.2f}",
         flush=True,
     )
 
@@ -141,12 +119,12 @@ def main() -> None:
     parser.add_argument("-all", action="store_true")
     parser.add_argument("-multiplier", action="store_true")
     parser.add_argument("-profile", action="store_true")
-    parser.add_argument("-batch", type=int, default=128)
-    parser.add_argument("-rounds", type=int, default=7)
-    parser.add_argument("-threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("-batch", type=positive, default=128)
+    parser.add_argument("-rounds", type=positive, default=7)
+    parser.add_argument("-threads", type=positive, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {platform.machine()}, {options.threads} threads, batch {options.batch}")
+    print(f"{machine()}; batch {options.batch}")
     if options.profile:
         for name in options.nets:
             profile(name, options.batch)

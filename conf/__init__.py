@@ -81,6 +81,21 @@ class Settings:
         group="machine",
         choices=("auto", "bf16", "fp16", "off"),
     )
+    workers: int = knob(
+        "processes that decode a folder of images that streams (0: none beside this one)",
+        default=2,
+        group="machine",
+        short="w",
+        low=0,
+        high=256,
+    )
+    memory: float = knob(
+        "GB (10^9 bytes) of pixels up to which a folder of images is held in memory; a larger one streams from disk "
+        "(default: 2)",
+        default=2.0,
+        group="machine",
+        low=0.0,
+    )
     channels_last: bool = knob("channels_last memory format", default=True, group="machine")
     deterministic: bool = knob("torch's deterministic algorithms only, on every device", default=False, group="machine")
 
@@ -117,6 +132,13 @@ class Settings:
     clip: float = knob("largest norm of the gradient (0: not clipped)", default=0.0, group="training", low=0.0)
     ema: float = knob("decay of averaged weights (0: none)", default=0.0, group="training", low=0.0, high=0.99999)
 
+    random_resized_crop: float = knob(
+        "least share of its area that is cut at random from an image of a folder and resized (0: none; ImageNet: 0.08)",
+        default=0.0,
+        group="augmentation",
+        low=0.0,
+        high=1.0,
+    )
     crop: int = knob(
         "pixels of black border before a random crop (0: none)", default=0, group="augmentation", low=0, high=64
     )

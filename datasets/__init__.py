@@ -1,4 +1,4 @@
-"""From a row of conf/datasets.py and a folder to uint8 tensors in memory: load().
+"""From a row of conf/datasets.py and a folder to uint8 tensors in memory, or images that stream: load().
 
 A new format on disk is a module with find (where is it?) and read (what is in it?), and a line in READERS.
 """
@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.datasets import DatasetRow
-from datasets import cifar, digits, folder, mnist, pack, tiny_imagenet
+from datasets import cifar, digits, folder, mnist, pack, statistics, tiny_imagenet
 from datasets.base import Dataset, Source, Split, channel_statistics, resized
 from datasets.download import download
 from datasets.places import storage
+from datasets.stream import StreamedImages, Streaming
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "Split", "Streaming", "load"]
 
 LARGEST_SIDE = 4096  # pixels
+NEVER = Streaming()
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ READERS: dict[str, Reader] = {
 }
 
 
-def load(row: DatasetRow, data: Path, size: int | None = None) -> Dataset:
+def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Streaming = NEVER) -> Dataset:
     """The data set of a row: uint8 images, int64 targets, and mean and std of the training images.
 
     data  the folder that holds data sets; downloads and packed data go there too (to the user's cache folder
           where it is read-only)
     size  side in pixels that images are resized to; None: the row's own
+    streaming  when a folder of images streams (datasets/stream.py has the rule); as given here, never
 
     Taken from the packed cache where one was made from what is found, else from the official archive or its
     unpacked folder, else from a folder of images, else from a download. Raises ValueError in one line where the
@@ -55,24 +58,35 @@ def load(row: DatasetRow, data: Path, size: int | None = None) -> Dataset:
     """
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise ValueError(f"image size {size}: 1 to {LARGEST_SIDE} pixels are allowed")
+    if streaming.least_area and row.reader != "folder":
+        raise ValueError(
+            f"-random-resized-crop {streaming.least_area:g}: cuts from images as large as they are on disk, which "
+            f"{row.name} has no more; leave it out, or give a folder of images (-dataset PATH)"
+        )
     data = Path(data)
     if data.exists() and not data.is_dir():
         raise ValueError(f"data folder {data} is not a folder")
     try:
-        return _load(row, data, size)
+        return _load(row, data, size, streaming)
     except OSError as error:  # a file that may not be read, a disk that fails
         raise ValueError(f"{row.name} could not be read: {error}") from error
 
 
-def _load(row: DatasetRow, data: Path, size: int | None) -> Dataset:
+def _load(row: DatasetRow, data: Path, size: int | None, streaming: Streaming) -> Dataset:
     store = storage(data)
     source = _find(row, data, store)
     if source is not None and source.kind == "bundled":
         return _read(row, source, size)
     key = pack.make_key(row, source, size)
-    dataset = _load_packed(row, data, store, key, size)
+    limit = streaming.limit if row.reader == "folder" else None
+    dataset = None if streaming.least_area else _load_packed(row, data, store, key, size, limit)
     if dataset is not None:
         return dataset
+    if row.reader == "folder":
+        listing = folder.list_images(row, source, size)
+        if streaming.wanted(listing, row.channels):
+            packed = [place / "packed" / pack.file_name(row, data, place, size) for place in (data, store)]
+            return _stream(row, listing, streaming, packed, key)
     if source is None:
         download(row, store / READERS[row.reader].downloads.format(folder=row.folder))
         source = _find(row, data, store)
@@ -100,11 +114,24 @@ def _read(row: DatasetRow, source: Source, size: int | None) -> Dataset:
     return Dataset(row=row, classes=classes, train=train, test=test, mean=mean, std=std)
 
 
-def _load_packed(row: DatasetRow, data: Path, store: Path, key: dict, size: int | None) -> Dataset | None:
+def _stream(row: DatasetRow, listing: folder.Listing, streaming: Streaming, packed: list[Path], key: dict) -> Dataset:
+    train, test = (
+        StreamedImages(files.names, row.channels, listing.side, streaming.least_area)
+        for files in (listing.train, listing.test)
+    )
+    ending = ".middle.json" if streaming.least_area else ".json"
+    mean, std = statistics.of_streamed(train, streaming.workers, [path.with_suffix(ending) for path in packed], key)
+    splits = Split(train, listing.train.targets), Split(test, listing.test.targets)
+    return Dataset(row, listing.classes, *splits, mean=mean, std=std)
+
+
+def _load_packed(
+    row: DatasetRow, data: Path, store: Path, key: dict, size: int | None, limit: int | None
+) -> Dataset | None:
     for place in dict.fromkeys((data, store)):
         path = place / "packed" / pack.file_name(row, data, place, size)
         try:
-            dataset = pack.load(path, key, row)
+            dataset = pack.load(path, key, row, limit)
         except pack.Damaged as error:
             print(f"{path} is damaged ({error}): it is made again", file=sys.stderr)
             continue

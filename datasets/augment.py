@@ -16,7 +16,8 @@ NOTE: Pillow rounds sine and cosine to 15 decimals and this file does not. That 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -118,6 +119,19 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def of(self, images: Tensor, targets: Tensor) -> ImageSource:
+        """The same for other images of this shape, with their targets."""
+        other = copy.copy(self)
+        other.pixels, other.targets = _pack(images, self.device), targets.to(self.device)
+        return other
+
+    def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:
+        """For each part of an index, a source and the part's index in it: itself, as all images are here.
+
+        datasets/stream.py has the other kind of source. seed: of what it draws while it decodes; nothing is drawn here.
+        """
+        return ((self, part) for part in parts)
+
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The images of that index (int64) as they are, and their targets."""
         index = self._to_device(index)
@@ -126,17 +140,14 @@ class ImageSource:
         return images.permute(0, 3, 1, 2), self.targets.index_select(0, index)
 
     def augmented(
-        self, index: Tensor, generator: torch.Generator, rows: Sequence[int] | None = None
+        self, index: Tensor, generator: torch.Generator, count: int = 0, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The images of that index (int64), each varied by its own draw, and their targets.
 
-        rows: which of them to make (default: all); the draws are of the whole batch all the same.
+        They may be the `rows` (int64) of a batch of `count` images: the draws are made for all of it.
         """
-        draws = draw(len(index), self.augmentation, generator)
-        if rows is not None and len(rows) < len(index):
-            chosen = torch.tensor(rows)
-            index, draws = index[chosen], draws.of(chosen)
-        return self.apply(index, draws)
+        draws = draw(count or len(index), self.augmentation, generator)
+        return self.apply(index, draws if rows is None else draws.of(rows))
 
     def apply(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """The images of that index (int64) varied by the given draws, and their targets.
@@ -273,5 +284,5 @@ def _pack(images: Tensor, device: torch.device) -> Tensor:
     count, channels, height, width = images.shape
     packed = torch.zeros(count, 1 + height * width, 4 if channels == 3 else 1, dtype=torch.uint8, device=device)
     for channel in range(channels):
-        packed[:, 1:, channel] = images[:, channel].reshape(count, -1).to(device)
+        packed[:, 1:, channel] = images[:, channel].flatten(1).to(device)
     return (packed.view(torch.int32) if channels == 3 else packed).squeeze(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from conf.datasets import DatasetRow
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their classes: images is uint8, N x C x H x W; targets is int64, N, an index into the classes."""
+    """Images with their classes: images is uint8, N x C x H x W; targets is int64, N, an index into the classes.
+
+    A folder that streams has datasets.stream.StreamedImages for images: the same shape and images[number], no tensor.
+    """
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -45,20 +49,27 @@ class Source:
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation (of the population) of each channel of N x C x H x W uint8 images, in 0..1.
+    """Mean and standard deviation (of the population) of each channel of N x C x H x W uint8 images, in 0..1."""
+    return statistics_of_parts((images,))
 
-    The sums are exact, so that the figures depend neither on the order nor on the number of threads: a part's are
-    integers below 2^53, which float64 holds without rounding, and the parts are added as Python's integers.
+
+def statistics_of_parts(parts: Iterable[torch.Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """channel_statistics of all images of several tensors, which need not be in memory together.
+
+    The sums are exact, so that the figures depend neither on the order, the parts nor the number of threads: a
+    part's are integers below 2^53, which float64 holds without rounding, and they are added as Python's integers.
     """
-    channels, pixels = images.shape[1], images.shape[2] * images.shape[3]
-    total, squares = [0] * channels, [0] * channels
-    for part in images.split(max(1, (1 << 18) // pixels)):
-        values = part.to(torch.float64)
-        sums, square_sums = values.sum((0, 2, 3)), values.square_().sum((0, 2, 3))
-        for channel in range(channels):
-            total[channel] += int(sums[channel])
-            squares[channel] += int(square_sums[channel])
-    count = len(images) * pixels
+    count, total, squares = 0, [], []
+    for images in parts:
+        channels, pixels = images.shape[1], images.shape[2] * images.shape[3]
+        total, squares = total or [0] * channels, squares or [0] * channels
+        count += len(images) * pixels
+        for part in images.split(max(1, (1 << 18) // pixels)):
+            values = part.to(torch.float64)
+            sums, square_sums = values.sum((0, 2, 3)), values.square_().sum((0, 2, 3))
+            for channel in range(channels):
+                total[channel] += int(sums[channel])
+                squares[channel] += int(square_sums[channel])
     mean = tuple(value / count / 255 for value in total)
     variances = [(count * square - value * value) / count**2 for value, square in zip(total, squares, strict=True)]
     # NOTE: a channel without any variation gets 1: it is divided by, and there is nothing to scale.

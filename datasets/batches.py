@@ -53,14 +53,21 @@ class TrainingBatches:
         if self.shuffle:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
             order = self.index[torch.randperm(len(self.index), generator=generator)]
-        for number in range(first, len(self.bounds)):
+        rows = [self._rows(stop - start) for start, stop in self.bounds]
+        parts = (order[start:stop][own] for (start, stop), own in zip(self.bounds[first:], rows[first:], strict=True))
+        fetched = self.source.fetch(parts, derived_seed(self.seed, "decoding", epoch))
+        for number, (source, index) in enumerate(fetched, first):
             start, stop = self.bounds[number]
             step_seed = derived_seed(self.seed, "augmentation", epoch * len(self.bounds) + number)
             generator = torch.Generator().manual_seed(step_seed)
-            own = shared(stop - start, self.share)
-            fill = [] if self.share[1] == 1 else range(min(stop - start, 2 - len(own)))
-            images, targets = self.source.augmented(order[start:stop], generator, [*own, *fill])
-            yield images, targets[: len(own)]
+            images, targets = source.augmented(index, generator, stop - start, rows[number])
+            yield images, targets[: len(shared(stop - start, self.share))]
+
+    def _rows(self, count: int) -> Tensor:
+        """Which rows of a batch of `count` images this process works on: its share, and others where that is small."""
+        own = shared(count, self.share)
+        fill = [] if self.share[1] == 1 else range(min(count, 2 - len(own)))
+        return torch.tensor([*own, *fill])
 
 
 class EvaluationBatches:
@@ -81,5 +88,5 @@ class EvaluationBatches:
         return len(self.parts)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for part in self.parts:
-            yield self.source.plain(part)
+        for source, index in self.source.fetch(self.parts):
+            yield source.plain(index)

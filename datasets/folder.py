@@ -7,6 +7,7 @@ Hidden files and folders, and files that are not images by their extension, are 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -41,19 +42,47 @@ def find_under(row: DatasetRow, data: Path) -> Source | None:
     return None
 
 
+@dataclass(frozen=True)
+class Files:
+    """Image files and their classes: names are paths; targets is int64, an index into the classes."""
+
+    names: list[str]
+    targets: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder of images holds, before any of it is decoded. side: in pixels, what they are brought to."""
+
+    classes: tuple[str, ...]
+    train: Files
+    test: Files
+    side: int
+
+
 def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes, training and test images, row.channels x side x side.
+    """Classes, training and test images, row.channels x side x side; side and errors are those of list_images.
+
+    Raises ValueError for an unreadable image, too.
+    """
+    found = list_images(row, source, size)
+    return found.classes, _decode(row, found.train, found.side), _decode(row, found.test, found.side)
+
+
+def list_images(row: DatasetRow, source: Source, size: int | None) -> Listing:
+    """The images of a folder and the side they are brought to.
 
     side is the row's; where that is 0, it is size, else that of the images where all are squares of one size,
-    else 64. Raises ValueError for no classes, an empty class, a test class unknown to train, an unreadable image.
+    else 64. Raises ValueError for no classes, an empty class, a test class unknown to train.
     """
     train_folder, test_folder = source.paths
     train = {name: images_in(train_folder / name) for name in class_folders(train_folder)}
     test = {name: images_in(test_folder / name) for name in class_folders(test_folder)}
     _check_classes(train_folder, train, test_folder, test)
     classes = tuple(train)
-    side = row.size or size or common_side([*_flat(train), *_flat(test)]) or DEFAULT_SIDE
-    return classes, _split(row, train, classes, side), _split(row, test, classes, side)
+    files = [_files(images, classes) for images in (train, test)]
+    side = row.size or size or common_side([*files[0].names, *files[1].names]) or DEFAULT_SIDE
+    return Listing(classes, *files, side)
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -90,17 +119,16 @@ def _check_classes(train_folder: Path, train: dict, test_folder: Path, test: dic
         raise ValueError(f"class {unknown!r} of {test_folder} is not in {train_folder}: both need the same classes")
 
 
-def _flat(images: dict[str, list[str]]) -> list[str]:
-    return [name for names in images.values() for name in names]
-
-
-def _split(row: DatasetRow, images: dict[str, list[str]], classes: tuple[str, ...], side: int) -> Split:
+def _files(images: dict[str, list[str]], classes: tuple[str, ...]) -> Files:
     labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
     names = [path for name in classes for path in images.get(name, ())]
-    pixels = decode_images(names, _read_file, row.channels, side, row.name)
-    return Split(pixels, torch.tensor(labels, dtype=torch.int64))
+    return Files(names, torch.tensor(labels, dtype=torch.int64))
 
 
-def _read_file(name: str) -> bytes:
+def _decode(row: DatasetRow, files: Files, side: int) -> Split:
+    return Split(decode_images(files.names, read_file, row.channels, side, row.name), files.targets)
+
+
+def read_file(name: str) -> bytes:
     with open(name, "rb") as file:
         return file.read()

@@ -48,12 +48,19 @@ def decode_images(
     return images.permute(0, 3, 1, 2).contiguous()
 
 
-def decode_image(name: str, content: bytes, channels: int, side: int) -> np.ndarray:
-    """One image, side x side x channels, uint8. Raises ValueError naming it where it cannot be decoded."""
+def decode_image(
+    name: str, content: bytes, channels: int, side: int, cut: Callable[[Image.Image], Image.Image] | None = None
+) -> np.ndarray:
+    """One image, side x side x channels, uint8. Raises ValueError naming it where it cannot be decoded.
+
+    cut brings it to side x side in a way of its own; None: as in decode_images.
+    """
     try:
         with Image.open(io.BytesIO(content)) as file:
             image = file.convert("RGB" if channels == 3 else "L")
-        if image.size != (side, side):
+        if cut is not None:
+            image = cut(image)
+        elif image.size != (side, side):
             image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError ...
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error

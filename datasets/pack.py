@@ -66,11 +66,16 @@ def make_key(row: DatasetRow, source: Source | None, size: int | None) -> dict:
 
 def save(path: Path, key: dict, dataset: Dataset) -> None:
     """Write a packed file in one step: a reader finds the old one or the new one, whole. Raises OSError."""
+    write_in_one_step(path, lambda file: _write(file, key, dataset))
+
+
+def write_in_one_step(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """A file that is there whole or not at all, as write(file) makes it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            _write(file, key, dataset)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -78,8 +83,9 @@ def save(path: Path, key: dict, dataset: Dataset) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: Path, key: dict, row: DatasetRow) -> Dataset | None:
-    """The data set in a packed file; None where there is no such file or it was made from something else.
+def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None) -> Dataset | None:
+    """The data set in a packed file; None where there is no such file, it was made from something else, or its
+    images come to more than limit bytes.
 
     Raises Damaged where the file is not what was written.
     """
@@ -87,6 +93,9 @@ def load(path: Path, key: dict, row: DatasetRow) -> Dataset | None:
         with open(path, "rb", buffering=0) as file:
             header = _read_header(file)
             if not _matches(header["key"], key):
+                return None
+            images = sum(_length(entry) for entry in header["arrays"] if entry["type"] == "uint8")
+            if limit is not None and images > limit:
                 return None
             return _read_arrays(file, header, row)
     except FileNotFoundError:

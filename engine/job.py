@@ -16,6 +16,7 @@ from conf.resolve import saved_settings
 from datasets.augment import Augmentation, ImageSource
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.split import held_out
+from datasets.stream import StreamedImages, StreamSource
 from engine import checkpoint
 from engine.device import Precision, choose_device
 from engine.distributed import ALONE, Processes
@@ -56,7 +57,8 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     if settings.sync_bn and device.type != "cuda":
         raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
     start = None if weights is None else checkpoint.load(weights)
-    data = datasets.load(row, Path(settings.data), settings.size or None)
+    streaming = datasets.Streaming(round(settings.memory * 1e9), settings.workers, settings.random_resized_crop)
+    data = datasets.load(row, Path(settings.data), settings.size or None, streaming)
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
     network = make_network(settings, data)
     if start is not None:
@@ -116,8 +118,11 @@ def make_batches(
     """The training batches, and those of each split that is evaluated."""
     augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
 
-    def source(split: datasets.Split) -> ImageSource:
-        return ImageSource(split.images, split.targets, data.mean, data.std, augmentation, device)
+    def source(split: datasets.Split) -> ImageSource | StreamSource:
+        given = (split.images, split.targets, data.mean, data.std, augmentation, device)
+        if isinstance(split.images, StreamedImages):
+            return StreamSource(*given, settings.workers)
+        return ImageSource(*given)
 
     train, test = source(data.train), source(data.test)
     training_index, validation_index = held_out(data.train.targets, settings.val)

@@ -26,8 +26,8 @@ def train_epoch(
     precision: Precision,
     settings: Settings,
     on_read: Callable[[list[float], list[float]], None],
-    check: Callable[[], None],
-    processes: Processes,
+    check: Callable[[], None] = lambda: None,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Trains from state.batch to the end of the epoch; metrics are means over all its images.
 
@@ -47,7 +47,7 @@ def train_epoch(
         # dropout's, so that any step can be redone
         torch.manual_seed(derived_seed(settings.seed, "step", state.step * processes.count + processes.rank))
         reader.rates.append(state.optimizer.param_groups[0]["lr"])
-        start, stop = batches.bounds[state.batch]
+        start, stop = batches.bounds[state.batch] if processes.count > 1 else (0, len(targets))
         share = Share(stop - start, processes.count, settings.accumulate)
         reader.add(*train_step(state, images, targets, task, precision, settings.clip, share))
         state.batch += 1
@@ -97,7 +97,7 @@ def train_step(
     share = share or Share(len(targets))
     state.optimizer.zero_grad(set_to_none=True)
     parts = share.parts(images, targets)
-    losses, sums = [], []
+    losses, outputs = [], []
     for number, (images, targets) in enumerate(parts, start=1):
         with contextlib.nullcontext() if number == len(parts) or share.processes == 1 else state.trained.no_sync():
             with precision.autocast():
@@ -105,7 +105,7 @@ def train_step(
                 loss = task.loss(logits, targets) * (len(targets) / share.whole) if len(targets) else 0 * logits.sum()
             state.scaler.scale(loss * share.processes).backward()
         losses.append(loss.detach())
-        sums.append(task.sums(logits, targets))
+        outputs.append((logits.detach(), targets))
     if clip:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.network.parameters(), clip)
@@ -114,7 +114,7 @@ def train_step(
     state.schedule.step()
     if state.averaged is not None:
         state.averaged.update_parameters(state.network)
-    return sum(losses), sum(sums)
+    return sum(losses), sum(task.sums(*each) for each in outputs)
 
 
 class NotFinite(ValueError):

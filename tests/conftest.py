@@ -30,3 +30,11 @@ def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("finished")
     runs.start(runs.RUN, out)
     return out
+
+
+@pytest.fixture
+def threads_put_back():
+    """For tests of what sets the number of threads for all of torch."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -27,6 +27,9 @@ class Double:
     def __init__(self, source) -> None:
         self.source = source
 
+    def fetch(self, parts, seed=None):
+        return ((self, part) for part in parts)
+
     def augmented(self, *details):
         images, targets = self.source.augmented(*details)
         return images.double(), targets

@@ -115,6 +115,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_others_may_read_what_the_mask_lets_them(tmp_path):
+    """As any file that a program writes; a temporary file's would be for its owner alone."""
+    before = os.umask(0o027)
+    try:
+        checkpoint.save([tmp_path / "a.pth"], CONTENT)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.pth").stat().st_mode & 0o777 == 0o640
+
+
 def test_newest_epoch_first(tmp_path):
     """By number, not by letter; names of networks may hold digits and hyphens."""
     names = ["EffNet-9-best.pth", "EffNet-10-regular.pth", "my-net-3-100-regular.pth", "last.pth", "weights.pth"]

@@ -1,5 +1,7 @@
 """Recipes, settings, and the learning rate that follows from them."""
 
+import math
+
 import hypothesis
 import pytest
 import torch
@@ -38,6 +40,15 @@ def test_original_recipe_is_the_published_one():
         epoch = step // 10 + 1
         expected = 0.1 * (step + 1) / 10 if epoch == 1 else 0.1 * 0.2 ** sum(epoch >= m for m in (60, 120, 160))
         assert rate == pytest.approx(expected, rel=1e-9), step
+
+
+def test_imagenet_recipe():
+    """150 epochs in batches of 256, from 0.05 to 0 along a cosine, the first step at the full rate."""
+    chosen = settings({"net": "cheapV3", "recipe": "imagenet"})
+    assert (chosen.epochs, chosen.batch_size, chosen.momentum, chosen.weight_decay) == (150, 256, 0.9, 4e-5)
+    assert (chosen.random_resized_crop, chosen.flip, chosen.crop, chosen.rotation) == (0.08, True, 0, 0.0)
+    for step, rate in enumerate(rates(chosen, 2)):
+        assert rate == pytest.approx(0.025 * (1 + math.cos(math.pi * step / 300)))
 
 
 @pytest.mark.parametrize("epochs", [1, 30, 299])

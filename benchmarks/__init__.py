@@ -1,0 +1,1 @@
+"""What is claimed about speed, each as a command that measures it."""

@@ -1,0 +1,265 @@
+"""Images a second of the training loop, where the time of a step goes, and what each setting does for it.
+
+    python benchmarks/train_step.py -net cheapV3 -dataset cifar100 -steps 20 -rounds 5
+    python benchmarks/train_step.py -matrix        channels_last, amp, foreach, fused, compile: each on and off
+
+The loop is engine.loop.train_epoch as main.py runs it, with the data set's own recipe, its batches and its TensorBoard
+file. The speed is measured without looking inside. For the parts, marks are then set where one part of a step ends and
+the next begins; at each the device is waited for, which on CUDA takes away what overlaps, so the parts may add up to
+more than a step takes. Parts: input (the next batch), forward (with the loss), backward, optimizer (with zero_grad,
+learning rate and averaged weights), logging (metric sums, the reading of the losses, TensorBoard). Evaluation is that
+of the test set after each epoch, spread over the epoch's steps.
+
+-matrix: each setting is varied by itself from channels_last, float32, one loop over the parameters, no compilation;
+all variants take turns in one run. A setting that cannot run here is named with the reason and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor, nn
+
+import models
+from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, ratios, summary, synchronize
+from conf import Settings
+from conf.resolve import settings as resolve
+from engine.device import Precision
+from engine.job import Job, make_job
+from engine.logs import RunLog
+from engine.loop import evaluate, train_epoch
+from engine.schedule import make_schedule
+from engine.state import TrainState
+from main import truth
+
+PARTS = ("input", "forward", "backward", "optimizer", "logging")
+UNTIMED = 2  # steps before a measurement
+
+
+class Clock:
+    """Adds the time since the mark before to the part that a mark ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.restart()
+
+    def restart(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        synchronize(self.device)
+        self.last = time.perf_counter()
+
+    def mark(self, part: str) -> None:
+        synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[part] += now - self.last
+        self.last = now
+
+
+class Marked:
+    """An object whose named methods end one part when they are called, and another when they return ("" for none)."""
+
+    def __init__(self, inner: object, clock: Clock, marks: dict[str, tuple[str, str]]) -> None:
+        self.inner, self.clock, self.marks = inner, clock, marks
+
+    def __getattr__(self, name: str) -> object:
+        value = getattr(self.inner, name)
+        if name not in self.marks:
+            return value
+        before, after = self.marks[name]
+
+        def call(*words, **options):
+            if before:
+                self.clock.mark(before)
+            result = value(*words, **options)
+            if after:
+                self.clock.mark(after)
+            return result
+
+        return call
+
+
+def marked(batches: Iterator[tuple[Tensor, Tensor]], clock: Clock) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches; what is waited for one is input, and what comes before the asking is logging."""
+    while True:
+        clock.mark("logging")
+        batch = next(batches)
+        clock.mark("input")
+        yield batch
+
+
+class Loop:
+    """Endless training of one network under one choice of settings; state may be changed before the first step."""
+
+    def __init__(self, job: Job, network: nn.Module, precision: Precision, log: RunLog) -> None:
+        self.job, self.precision, self.log = job, precision, log
+        self.state = TrainState.start(network, len(job.training), job.settings, precision)
+        self.batches = endless(job.training)
+
+    def run(self, count: int) -> int:
+        """Trains for that many steps; returns the number of images."""
+        return self._run(Turn(self.batches, count), self.job.task)
+
+    def _run(self, turn: Turn, task: object) -> int:
+        self.state.batch, self.state.sums = 0, []
+        train_epoch(self.state, turn, task, self.precision, self.job.settings, self.on_read)
+        return turn.images
+
+    def on_read(self, losses: list[float], rates: list[float]) -> None:
+        self.log.steps(self.state.step - len(losses), losses, rates)
+
+    def speed(self, count: int) -> float:
+        """Images a second over that many steps."""
+        synchronize(self.precision.device)
+        begin = time.perf_counter()
+        images = self.run(count)
+        synchronize(self.precision.device)
+        return images / (time.perf_counter() - begin)
+
+    def parts(self, count: int) -> dict[str, float]:
+        """Seconds of each part of a step, means over that many steps."""
+        state, clock = self.state, Clock(self.precision.device)
+        task = Marked(self.job.task, clock, {"loss": ("", "forward"), "sums": ("optimizer", "")})
+        scaler, state.scaler = state.scaler, Marked(state.scaler, clock, {"step": ("backward", "")})
+        handle = state.network.register_forward_pre_hook(lambda *_: clock.mark("optimizer"))  # zero_grad's
+        try:
+            clock.restart()
+            self._run(Turn(marked(self.batches, clock), count), task)
+            clock.mark("logging")
+        finally:
+            handle.remove()
+            state.scaler = scaler
+        return {part: seconds / count for part, seconds in clock.seconds.items()}
+
+
+def seconds_of_evaluation(job: Job, batches: int) -> float:
+    """Of the whole test set, from its first batches."""
+    images = sum(len(part) for part in job.evaluations["Test"].parts[:batches])
+    synchronize(job.precision.device)
+    begin = time.perf_counter()
+    evaluate(job.network, itertools.islice(job.evaluations["Test"], batches), job.task, job.precision)
+    synchronize(job.precision.device)
+    return (time.perf_counter() - begin) * len(job.evaluations["Test"].index) / images
+
+
+def print_parts(job: Job, log: RunLog, options: argparse.Namespace) -> None:
+    loop = Loop(job, job.network, job.precision, log)
+    loop.run(UNTIMED)
+    calls = {"speed": partial(loop.speed, options.steps), "parts": partial(loop.parts, options.steps)}
+    found = alternate(calls, options.rounds)
+    milliseconds = {part: [1e3 * parts[part] for parts in found["parts"]] for part in PARTS}
+    evaluations = [seconds_of_evaluation(job, options.steps) for _ in range(options.rounds)]
+    milliseconds["evaluation"] = [1e3 * seconds / len(job.training) for seconds in evaluations]
+    total = [sum(values) for values in zip(*milliseconds.values(), strict=True)]
+    print("median (least to greatest)")
+    print(f"images a second in training: {summary(found['speed'], 1)}")
+    print(f"{'part':<11} {'ms a step':<26} % of a step with its share of the evaluation")
+    for part, values in milliseconds.items():
+        shares = [100 * share for share in ratios(values, total)]
+        print(f"{part:<11} {summary(values, 2):<26} {summary(shares, 1)}")
+
+
+def make_loops(job: Job, log: RunLog) -> dict[str, Callable[[], Loop]]:
+    """By name, what builds each variant; "plain" is what they vary."""
+    device = job.precision.device
+    plain_precision = Precision.choose("off", device)
+    amp = Precision.choose("auto" if device.type == "cuda" else "bf16", device)
+
+    def loop(
+        channels_last: bool = True, precision: Precision = plain_precision, compile: bool = False, **optimizer: bool
+    ) -> Loop:
+        channels, size = job.dataset.train.images.shape[1:3]
+        torch.manual_seed(0)
+        network = models.create(job.settings.net, len(job.dataset.classes), channels, size, job.settings.width)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        network = network.to(device, memory_format=layout)
+        made = Loop(job, torch.compile(network) if compile else network, precision, log)
+        made.state.optimizer = rebuilt(made.state.optimizer, {"foreach": False, "fused": False} | optimizer)
+        made.state.schedule = make_schedule(made.state.optimizer, len(job.training), job.settings)
+        return made
+
+    return {
+        "plain": loop,
+        "channels_last": partial(loop, channels_last=False),
+        f"amp ({str(amp.dtype).removeprefix('torch.')})": partial(loop, precision=amp),
+        "foreach": partial(loop, foreach=True),
+        "fused": partial(loop, fused=True),
+        "compile": partial(loop, compile=True),
+    }
+
+
+def rebuilt(optimizer: torch.optim.Optimizer, options: dict[str, bool]) -> torch.optim.Optimizer:
+    """A new optimizer of the same kind over the same parameters, with other options."""
+    allowed = inspect.signature(type(optimizer)).parameters
+    kept = {name: value for name, value in optimizer.defaults.items() if name in allowed}
+    return type(optimizer)(optimizer.param_groups[0]["params"], **kept | options)
+
+
+def print_matrix(job: Job, log: RunLog, options: argparse.Namespace) -> None:
+    loops = {}
+    for name, make in make_loops(job, log).items():
+        try:
+            loop = make()
+            loop.run(UNTIMED)
+        except Exception as error:  # of any kind: each library has its own for a thing that a machine lacks
+            if name == "plain":
+                raise
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            print(f"{name}: left out, it cannot run here ({lines[0][:120]})", flush=True)
+        else:
+            loops[name] = loop
+    speeds = alternate({name: partial(loop.speed, options.steps) for name, loop in loops.items()}, options.rounds)
+    plain = speeds.pop("plain")
+    print(f"plain: {summary(plain, 1)} images a second; median (least to greatest)")
+    print(f"{'setting':<15} images a second, on over off")
+    for name, values in speeds.items():
+        on, off = (plain, values) if name == "channels_last" else (values, plain)
+        print(f"{name:<15} {summary(ratios(on, off), 3)}")
+
+
+def make_settings(options: argparse.Namespace) -> Settings:
+    given = {"net": options.net, "dataset": options.dataset, "data": options.data, "gpu": options.gpu}
+    given |= {"batch_size": options.batch} if options.batch else {}
+    return resolve(given | {"log_every": options.log_every})
+
+
+def main() -> int:
+    parser = make_parser(__doc__, rounds=5)
+    parser.add_argument("-net", default="cheapV3", help="network", metavar="NET")
+    parser.add_argument("-gpu", type=truth, default=None, help="true demands CUDA, false keeps to the CPU")
+    parser.add_argument("-batch", type=positive, default=None, help="images a step; None: the recipe's")
+    parser.add_argument("-steps", type=positive, default=20, help="steps of one measurement")
+    parser.add_argument("-log-every", type=positive, default=50, help="steps between readings of the loss")
+    parser.add_argument("-dataset", default="cifar100", help="data set")
+    parser.add_argument("-data", default="data", help="folder of the data sets")
+    parser.add_argument("-matrix", action="store_true", help="each setting on and off")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    try:
+        job = make_job(make_settings(options))
+    except ValueError as error:
+        print(f"train_step.py: {error}", file=sys.stderr)
+        return 2
+    settings, device = job.settings, job.precision.device
+    print(f"{settings.net} on {settings.dataset}, batch {settings.batch_size}, {settings.optimizer}, on {device}")
+    print(f"{options.rounds} rounds of {options.steps} steps, the loss read every {settings.log_every}")
+    print(machine(), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        log = RunLog(Path(folder))
+        (print_matrix if options.matrix else print_parts)(job, log, options)
+        log.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

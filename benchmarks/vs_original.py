@@ -1,0 +1,202 @@
+"""Images a second in training: the loop of the original repository, written out, beside this project's.
+
+    python benchmarks/vs_original.py -rounds 5 -steps 20
+
+The original's: cheapV3 with Reuse by concatenation in the default memory format; PIL images through RandomCrop(32,
+padding=4), RandomHorizontalFlip, RandomRotation(15), ToTensor and Normalize in a DataLoader with two workers;
+loss.item() after each step. Its prints and its TensorBoard points a step are left out, which is in its favour. This
+project's: engine.loop.train_epoch as main.py runs it, on its own batches, in channels_last. Both: the same images, in
+batches of the same size, and SGD with the original recipe's momentum and weight decay, at a rate low enough that
+neither diverges.
+
+Each runs in a process of its own; they take turns, one waiting while the other works. A turn begins with untimed
+steps: batches that workers had ready when the turn before ended would be a present. A ratio is taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import multiprocessing
+import sys
+import time
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+import datasets
+import models
+from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, ratios, summary, synchronize
+from conf import Settings
+from conf.datasets import find_row
+from conf.resolve import settings as resolve
+from engine.job import make_job
+from engine.loop import train_epoch
+from engine.state import TrainState
+
+WORKERS = 2  # the original's -w
+UNTIMED = 2 * WORKERS + 1  # steps: two batches a worker may be ready, and one at work
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Training images as the original's data set gives them: decoded, then transformed one by one."""
+
+    def __init__(self, data: datasets.Dataset) -> None:
+        self.pixels = data.train.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.targets = data.train.targets.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(self.pixels.shape[1], padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.RandomRotation(15),
+                transforms.ToTensor(),
+                transforms.Normalize(data.mean, data.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[number])), self.targets[number]
+
+
+class Original:
+    """The original's training loop, over as many epochs as are asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        data = datasets.load(find_row(settings.dataset), Path(settings.data))
+        torch.manual_seed(settings.seed)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and settings.gpu is not False else "cpu")
+        side = data.train.images.shape[-1]
+        network = models.create(settings.net, num_classes=len(data.classes), image_size=side, literal=True)
+        self.network = network.to(self.device)
+        self.loader = DataLoader(Pictures(data), shuffle=True, num_workers=WORKERS, batch_size=settings.batch_size)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=settings.lr, momentum=0.9, weight_decay=5e-4)
+        self.loss_function = nn.CrossEntropyLoss()
+        self.batches = itertools.chain.from_iterable(itertools.repeat(self.loader))
+        self.network.train()
+
+    def run(self, steps: int) -> int:
+        """Takes that many steps; returns the number of images."""
+        count = 0
+        for images, labels in itertools.islice(self.batches, steps):
+            labels = labels.to(self.device)
+            images = images.to(self.device)
+            self.optimizer.zero_grad()
+            outputs = self.network(images)
+            loss = self.loss_function(outputs, labels)
+            loss.backward()
+            self.optimizer.step()
+            self.loss = loss.item()
+            count += len(images)
+        return count
+
+
+class Own:
+    """This project's training loop, over as many epochs as are asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.job = settings, make_job(settings)
+        self.device = self.job.precision.device
+        self.state = TrainState.start(self.job.network, len(self.job.training), settings, self.job.precision)
+        self.batches = endless(self.job.training)
+
+    def run(self, steps: int) -> int:
+        """Takes that many steps; returns the number of images."""
+        turn = Turn(self.batches, steps)
+        train_epoch(self.state, turn, self.job.task, self.job.precision, self.settings, self._read)
+        return turn.images
+
+    def _read(self, losses: list[float], rates: list[float]) -> None:
+        self.loss = losses[-1]
+
+
+def serve(side: type[Original] | type[Own], settings: Settings, threads: int, connection: Connection) -> None:
+    """A process's work: builds its side, then answers each number of steps with images a second, until None."""
+    torch.set_num_threads(threads)
+    try:
+        loop = side(settings)
+    except ValueError as error:
+        connection.send(error)
+        return
+    connection.send(None)
+    while (steps := connection.recv()) is not None:
+        loop.run(UNTIMED)
+        synchronize(loop.device)
+        begin = time.perf_counter()
+        count = loop.run(steps)
+        synchronize(loop.device)
+        connection.send(count / (time.perf_counter() - begin))
+
+
+class Process:
+    """One side in a process of its own. Raises ValueError where it cannot be built, for want of data for instance."""
+
+    def __init__(self, side: type[Original] | type[Own], settings: Settings, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(side, settings, threads, theirs))
+        self.process.start()
+        theirs.close()  # so that the end of that process is seen as the end of the pipe
+        error = self.connection.recv()
+        if error is not None:
+            raise error
+
+    def speed(self, steps: int) -> float:
+        """Images a second over that many steps."""
+        self.connection.send(steps)
+        return self.connection.recv()
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self.connection.send(None)
+        self.process.join()
+
+
+def main() -> int:
+    parser = make_parser(__doc__, rounds=5)
+    parser.add_argument("-net", choices=models.cheap_names(), default="cheapV3", help="network", metavar="NET")
+    parser.add_argument("-batch", type=positive, default=128, help="images a step")
+    parser.add_argument("-steps", type=positive, default=20, help="timed steps of a turn")
+    parser.add_argument("-dataset", default="cifar100", help="data set")
+    parser.add_argument("-data", default="data", help="folder of the data sets")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    given = {"net": options.net, "dataset": options.dataset, "data": options.data, "batch_size": options.batch}
+    try:
+        speeds = measure(resolve(given | {"recipe": "original", "lr": 1e-3}), options)
+    except ValueError as error:
+        print(f"vs_original.py: {error}", file=sys.stderr)
+        return 2
+    print("images a second, and their ratio: median (least to greatest)")
+    print(f"the original's loop  {summary(speeds['original'], 1)}")
+    print(f"this project's loop  {summary(speeds['own'], 1)}")
+    print(f"ratio                {summary(ratios(speeds['own'], speeds['original']), 2)}")
+    return 0
+
+
+def measure(settings: Settings, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Images a second of "original" and "own", round by round. Raises ValueError where the data cannot be had."""
+    with contextlib.ExitStack() as stack:
+        calls = {}
+        for name, side in (("original", Original), ("own", Own)):  # the first to load the data packs it for both
+            process = Process(side, settings, options.threads)
+            stack.callback(process.end)
+            calls[name] = partial(process.speed, options.steps)
+        print(f"{settings.net} on {settings.dataset}, batch {options.batch}, {options.rounds} rounds")
+        print(machine("torchvision", "pillow"), flush=True)
+        return alternate(calls, options.rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""A folder of images that streams: decoded while the network trains, by worker processes, not held in memory.
+
+The rule: a folder named by its path (-dataset PATH) streams where its training and test images, as uint8 pixels of
+the training size, come to more than -memory allows; or where the recipe has a random_resized_crop, which cuts from
+the images as large as they are on disk. Every other data set is held in memory.
+
+Workers decode and cut; whatever else is done to an image is done to batches on the device by the code for images in
+memory (datasets/augment.py), with the same draws. Without a random_resized_crop the batches are therefore the same,
+bit for bit, whether a folder streams or not. What a worker draws depends on (seed, epoch, image) only, so neither the
+number of workers nor where an epoch is entered changes a batch.
+
+With a random_resized_crop, images are tested on the middle of the image resized so that 0.875 of its shorter side is
+the training size (256 and 224 pixels for ImageNet); without, on the largest square in the middle.
+
+Memory: each worker has at most two batches of uint8 pixels in work or waiting, in shared memory; the names and
+classes of all images stay in memory, about 100 bytes an image.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as F
+
+from datasets.augment import Augmentation, ImageSource
+from datasets.folder import Listing, read_file
+from datasets.images import decode_image
+from utils import derived_seed
+
+TEST_SHARE = 0.875  # 224 of 256, as AlexNet's successors test on ImageNet
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """When a folder streams, and how.
+
+    limit       bytes of pixels above which it does; None: never for its size
+    workers     processes that decode
+    least_area  share of an image's area that a random resized crop keeps at least; 0: there is none
+    """
+
+    limit: int | None = None
+    workers: int = 0
+    least_area: float = 0.0
+
+    def wanted(self, listing: Listing, channels: int) -> bool:
+        """Whether the images of a folder stream."""
+        size = (len(listing.train.names) + len(listing.test.names)) * channels * listing.side**2
+        return self.least_area > 0 or (self.limit is not None and size > self.limit)
+
+
+class StreamedImages(Dataset):
+    """Images on disk that stand in a Split where others have a tensor: shape is N x channels x side x side.
+
+    images[number] is one, uint8 channels x side x side, as it is tested on. Raises ValueError naming a file that
+    cannot be read.
+    """
+
+    def __init__(self, names: Sequence[str], channels: int, side: int, least_area: float = 0.0) -> None:
+        # One array, not a list: its pages stay shared with the workers, as no reference in it is ever counted.
+        self.names = np.array([os.fsencode(name) for name in names])
+        self.least_area = least_area
+        self.shape = torch.Size((len(names), channels, side, side))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.from_numpy(self._decode(number, None).copy()).permute(2, 0, 1)
+
+    def __getitems__(self, keys: list[tuple[int, int | None]]) -> Tensor | ValueError:
+        """A batch, uint8 N x channels x side x side, of (number, seed of its random cut, or None: as tested on).
+
+        An error is returned: raised, it would reach the training process wrapped in a worker's traceback.
+        """
+        _, channels, side, _ = self.shape
+        pixels = np.empty((len(keys), side, side, channels), dtype=np.uint8)
+        try:
+            for place, (number, seed) in enumerate(keys):
+                pixels[place] = self._decode(number, seed)
+        except ValueError as error:
+            return error
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def batches(
+        self, parts: Iterable[Tensor], seed: int | None, workers: int, pinned: bool = False
+    ) -> Iterator[Tensor]:
+        """The images of each part of an index, in order, decoded ahead by workers; seed None: as tested on."""
+        loader = DataLoader(
+            self,
+            batch_sampler=_Keys(parts, seed),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pinned,
+            worker_init_fn=_leave_interrupts,
+            generator=torch.Generator(),  # or a number would be drawn from the run's own
+        )
+        for images in loader:
+            if isinstance(images, ValueError):
+                raise images
+            yield images
+
+    def _decode(self, number: int, seed: int | None) -> np.ndarray:
+        name = os.fsdecode(self.names[number])
+        _, channels, side, _ = self.shape
+        try:
+            content = read_file(name)
+        except OSError as error:
+            raise ValueError(f"{name} could not be read: {error.strerror or error}") from error
+        if not self.least_area:
+            return decode_image(name, content, channels, side)
+        if seed is None:
+            return decode_image(name, content, channels, side, self._middle)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            cut = RandomResizedCrop(side, (self.least_area, 1.0))
+            return decode_image(name, content, channels, side, cut)
+
+    def _middle(self, image: Image.Image) -> Image.Image:
+        side = self.shape[-1]
+        image = F.resize(image, [round(side / TEST_SHARE)], InterpolationMode.BILINEAR)
+        return F.center_crop(image, [side])
+
+
+class StreamSource:
+    """What ImageSource is for images in memory, for StreamedImages: fetch() decodes batch after batch ahead.
+
+    targets  int64, N; mean, std, augmentation, device: see ImageSource; workers: processes that decode
+    """
+
+    def __init__(
+        self,
+        images: StreamedImages,
+        targets: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: Augmentation,
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        assert len(images) == len(targets)
+        self.images, self.targets, self.device, self.workers = images, targets, torch.device(device), workers
+        none = torch.empty(0, *images.shape[1:], dtype=torch.uint8)
+        self.empty = ImageSource(none, targets[:0], mean, std, augmentation, device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The images of that index (int64) as they are tested on, and their targets."""
+        source, index = next(self.fetch([index]))
+        return source.plain(index)
+
+    def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:
+        """For each part of an index, its images on the device, and their index there.
+
+        seed: of the random cuts, each from (seed, image); None: as tested on. Raises ValueError naming a file that
+        cannot be read.
+        """
+        parts = list(parts)
+        batches = self.images.batches(parts, seed, self.workers, pinned=self.device.type == "cuda")
+        for part, images in zip(parts, batches, strict=True):
+            images = images.to(self.device, non_blocking=True)
+            yield self.empty.of(images, self.targets[part]), torch.arange(len(part))
+
+
+class _Keys:
+    """For each part of an index the keys that StreamedImages takes, made as they are asked for."""
+
+    def __init__(self, parts: Iterable[Tensor], seed: int | None) -> None:
+        self.parts, self.seed = parts, seed
+
+    def __iter__(self) -> Iterator[list[tuple[int, int | None]]]:
+        for part in self.parts:
+            numbers = part.tolist()
+            seeds = [None if self.seed is None else derived_seed(self.seed, "image", number) for number in numbers]
+            yield list(zip(numbers, seeds, strict=True))
+
+
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; what it means is for the training process alone to decide."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,274 @@
+"""A folder of images that streams: the same batches as from memory, torchvision's random cuts, bounded memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torchvision import transforms
+
+import datasets
+import main
+from conf.datasets import DATASETS, find_row
+from datasets.augment import Augmentation, ImageSource, draw
+from datasets.batches import EvaluationBatches, TrainingBatches
+from datasets.stream import StreamedImages, StreamSource
+from engine import checkpoint
+from engine.logs import RunLog
+from utils import derived_seed
+
+ROOT = Path(main.__file__).parent
+SIDE = 56  # of the images that are trained on; tested on the middle of 64, as 224 of 256
+SEED = 5
+CLASSES = ("flower", "roof", "sky")
+NOTHING = Augmentation(crop=0, flip=False, rotation=0.0)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """33 training and 12 test images of 60 to 130 pixels, cut from scikit-learn's two photographs; one is grey."""
+    folder = tmp_path_factory.mktemp("photos")
+    china, flower = load_sample_images().images
+    random = np.random.default_rng(0)
+    for split, count in (("train", 11), ("test", 4)):
+        for name, photo, top in zip(CLASSES, (flower, china, china), (100, 150, 0), strict=True):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                height, width = random.integers(60, 130, 2)
+                left = random.integers(0, photo.shape[1] - width)
+                image = Image.fromarray(photo[top : top + height, left : left + width])
+                image = image.convert("L") if number == 2 else image
+                image.save(folder / split / name / f"{number}.{'png' if number % 3 else 'jpg'}")
+    return folder
+
+
+def load(photos: Path, data: Path, **streaming) -> datasets.Dataset:
+    return datasets.load(find_row(str(photos)), data, SIDE, datasets.Streaming(**streaming))
+
+
+def source(data: datasets.Dataset, augmentation: Augmentation = NOTHING, workers: int = 0, split: str = "train"):
+    """The source of a split of a data set, streamed or not."""
+    chosen = getattr(data, split)
+    given = (chosen.images, chosen.targets, data.mean, data.std, augmentation, torch.device("cpu"))
+    return StreamSource(*given, workers) if isinstance(chosen.images, StreamedImages) else ImageSource(*given)
+
+
+def training(data: datasets.Dataset, augmentation: Augmentation = NOTHING, workers: int = 0, seed: int = SEED):
+    return TrainingBatches(source(data, augmentation, workers), torch.arange(33), 8, seed, shuffle=True)
+
+
+def equal(first, second) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in pairs)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_without_a_random_cut_batches_are_those_from_memory(photos, tmp_path, workers):
+    augmentation = Augmentation(crop=4, flip=True, rotation=15.0)
+    packed, streamed = load(photos, tmp_path), load(photos, tmp_path, limit=0, workers=workers)
+    assert isinstance(packed.train.images, torch.Tensor) and isinstance(streamed.train.images, StreamedImages)
+    assert (packed.classes, packed.mean, packed.std) == (streamed.classes, streamed.mean, streamed.std)
+    assert packed.train.images.shape == streamed.train.images.shape
+    assert torch.equal(packed.test.images[5], streamed.test.images[5])
+    expected, found = training(packed, augmentation), training(streamed, augmentation, workers)
+    assert equal(expected.epoch(3), found.epoch(3))
+    assert equal(expected.epoch(3, 2), found.epoch(3, 2))
+    expected, found = (
+        EvaluationBatches(source(data, augmentation, workers, "test"), torch.arange(12), 5)
+        for data in (packed, streamed)
+    )
+    assert equal(expected, found) and len(list(found)) == 3
+    index = torch.tensor([7, 0, 3])
+    assert equal([expected.source.plain(index)], [found.source.plain(index)])
+
+
+def test_random_cuts_are_those_of_torchvision(photos, tmp_path):
+    """Each image by torchvision's transforms, one by one, from its own seed; then flipped as the batch's draws say."""
+    data = load(photos, tmp_path, least_area=0.08)
+    augmentation = Augmentation(crop=0, flip=True, rotation=0.0)
+    files = sorted((photos / "train").glob("*/*"), key=lambda path: (path.parent.name, str(path)))
+    order = torch.randperm(33, generator=torch.Generator().manual_seed(derived_seed(SEED, "order", 1)))
+    batch_seed = derived_seed(SEED, "augmentation", 1 * 4 + 2)  # the third of epoch 1's four batches: 8, 8, 8, 9
+    flips = draw(8, augmentation, torch.Generator().manual_seed(batch_seed)).flip
+    cut = transforms.RandomResizedCrop(SIDE, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+    after = transforms.Compose([transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
+    images, targets = next(training(data, augmentation).epoch(1, 2))
+    for place, number in enumerate(order[16:24].tolist()):
+        torch.manual_seed(derived_seed(derived_seed(SEED, "decoding", 1), "image", number))
+        image = cut(Image.open(files[number]).convert("RGB"))
+        image = transforms.functional.hflip(image) if flips[place] else image
+        torch.testing.assert_close(images[place], after(image), rtol=0, atol=1e-6)
+        assert targets[place] == CLASSES.index(files[number].parent.name)
+    assert 0 < flips.sum() < 8
+
+
+def test_with_random_cuts_the_middle_is_tested_on(photos, tmp_path):
+    data = load(photos, tmp_path, least_area=0.08)
+    files = sorted((photos / "test").glob("*/*"))
+    middle = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(SIDE)])
+    expected = torch.stack(
+        [torch.from_numpy(np.array(middle(Image.open(path).convert("RGB")))).permute(2, 0, 1) for path in files]
+    )
+    assert torch.equal(torch.stack([data.test.images[number] for number in range(12)]), expected)
+    images, targets = source(data, split="test").plain(torch.arange(12))
+    normalise = transforms.Normalize(data.mean, data.std)
+    torch.testing.assert_close(images, normalise(expected / 255), rtol=0, atol=1e-6)
+    assert targets.tolist() == sorted([0, 1, 2] * 4)
+
+
+def test_random_cuts_depend_on_seed_epoch_and_image_alone(photos, tmp_path):
+    data = load(photos, tmp_path, least_area=0.08)
+    before = torch.random.get_rng_state()
+    whole = list(training(data).epoch(1))
+    for workers in (1, 2):
+        assert equal(whole, training(data, workers=workers).epoch(1))
+        assert equal(whole[2:], training(data, workers=workers).epoch(1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)  # nothing is drawn from the run's own generator
+    in_order = TrainingBatches(source(data), torch.arange(33), 33, SEED, shuffle=False)
+    other_seed = TrainingBatches(source(data), torch.arange(33), 33, SEED + 1, shuffle=False)
+    (first, _), (again, _), (second, _), (other, _) = (
+        next(batches.epoch(epoch)) for batches, epoch in ((in_order, 0), (in_order, 0), (in_order, 1), (other_seed, 0))
+    )
+    assert torch.equal(first, again)
+    assert not any(torch.equal(a, b) for changed in (second, other) for a, b in zip(first, changed, strict=True))
+
+
+def test_the_rule(photos, tmp_path):
+    """45 images of 3 x 56 x 56 bytes: above the limit they stream, packed file or not."""
+    size = 45 * 3 * SIDE * SIDE
+    for limit, streams in ((size, False), (size - 1, True), (None, False)):
+        found = load(photos, tmp_path, limit=limit).train.images
+        assert isinstance(found, StreamedImages) == streams
+    assert isinstance(load(photos, tmp_path, least_area=0.5).train.images, StreamedImages)
+    with pytest.raises(ValueError, match="-random-resized-crop 0.08: .*cifar100 has no more.*-dataset PATH"):
+        datasets.load(DATASETS["cifar100"], tmp_path / "none", None, datasets.Streaming(least_area=0.08))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_named_in_one_line(photos, tmp_path, workers):
+    data = load(photos, tmp_path, least_area=0.08)
+    names = data.train.images.names.tolist()
+    for number, content, message in ((30, b"no image", "is not a readable image"), (31, None, "could not be read")):
+        broken = tmp_path / f"{number}.jpg"
+        data.train.images.names = np.array([*names[:number], os.fsencode(broken), *names[number + 1 :]])
+        if content:
+            broken.write_bytes(content)
+        with pytest.raises(ValueError, match=f"^{broken} {message}") as caught:
+            list(EvaluationBatches(source(data, workers=workers), torch.arange(33), 8))
+        assert "\n" not in str(caught.value)
+
+
+def test_mean_and_std_are_kept_until_an_image_changes(photos, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "photos"
+    for path in photos.glob("*/*/*"):
+        (new := folder / path.relative_to(photos)).parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(path.read_bytes())
+    first = load(folder, tmp_path, limit=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets.statistics, "_compute", None)  # not called
+        again = load(folder, tmp_path, limit=0)
+    assert (first.mean, first.std) == (again.mean, again.std)
+    (kept,) = (tmp_path / "packed").iterdir()
+    good = kept.read_bytes()
+    digit = good.index(b'"mean": [') + 12
+    kept.write_bytes(good[:digit] + bytes([good[digit] ^ 1]) + good[digit + 1 :])  # a digit of the mean
+    assert load(folder, tmp_path, limit=0).mean == first.mean and kept.read_bytes() == good
+    Image.new("RGB", (99, 99), "white").save(folder / "train" / "sky" / "5.png")
+    assert all(now > then for now, then in zip(load(folder, tmp_path, limit=0).mean, first.mean, strict=True))
+    kept.unlink()
+    (tmp_path / "packed").rmdir()
+    (tmp_path / "packed").write_bytes(b"in the way")
+    load(folder, tmp_path, limit=0)
+    assert "going on without it" in capsys.readouterr().err
+
+
+def test_of_many_images_a_sample_gives_mean_and_std(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.statistics, "SAMPLE", 5)
+    data = load(photos, tmp_path, limit=0)
+    sample = torch.stack([data.train.images[number] for number in (0, 8, 16, 24, 32)]).double() / 255
+    assert data.mean == pytest.approx(sample.mean((0, 2, 3)).tolist(), abs=1e-12)
+    assert data.std == pytest.approx(sample.std((0, 2, 3), correction=0).tolist(), abs=1e-12)
+
+
+# Runs of the command line
+
+
+def start(words: str, out: Path) -> int:
+    sys.argv = [*words.split(), "-out", str(out), "-data", str(out / "data")]
+    return main.main()
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    (path,) = out.glob("checkpoints/*/*/last.pth")
+    return checkpoint.load(path)["network"]
+
+
+def test_a_run_gives_the_same_weights_with_any_number_of_workers_and_when_resumed(
+    photos, tmp_path, capsys, monkeypatch
+):
+    run = (
+        f"main.py -net EffNet -dataset {photos} -size 32 -recipe imagenet -epochs 2 -b 8 -name try1 -gpu false "
+        "-log-every 1 -save-every 0"
+    )
+    assert start(f"{run} -w 0", tmp_path / "alone") == 0
+    steps = RunLog.steps
+
+    def stop_at_6(self, first, losses, rates):  # within the second epoch of four steps
+        if first >= 6:
+            raise ValueError("stopped")
+        steps(self, first, losses, rates)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "steps", stop_at_6)
+        assert start(f"{run} -w 2", tmp_path / "workers") == 2
+    capsys.readouterr()
+    sys.argv = f"main.py -resume last -w 1 -out {tmp_path / 'workers'}".split()
+    assert main.main() == 0
+    assert "going on from epoch 2, batch 3 of 4" in capsys.readouterr().out
+    first, second = weights(tmp_path / "alone"), weights(tmp_path / "workers")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+LARGE = """
+import re, resource, sys
+from pathlib import Path
+from conf.resolve import settings
+from engine.job import make_job
+def run(folder, workers, memory):
+    chosen = settings({"net": "EffNet", "dataset": sys.argv[1] + folder, "data": sys.argv[1] + "/data", "size": 320,
+        "recipe": "mnist", "batch_size": 8, "gpu": False, "workers": workers, "memory": memory})
+    job = make_job(chosen)
+    return sum(len(targets) for batches in (job.training.epoch(0), job.evaluations["Test"]) for _, targets in batches)
+def peaks():
+    own = re.search("VmHWM:(.*) kB", Path("/proc/self/status").read_text())[1]
+    return int(own) * 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+run("/small", 0, 0), run("/small", 2, 0)  # what is needed however many images there are
+start = peaks()
+for workers, memory in ((0, 0.08), (2, 0.08), (0, 1.0)):
+    print(run("/large", workers, memory), *(now - then for now, then in zip(peaks(), start)))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads peak memory from /proc")
+def test_memory_stays_bounded(tmp_path):
+    """450 images of 320 x 320 pixels, 138 MB, over a bound of 80 MB: no process grows by so much, where the same
+    folder in memory takes more than all of it."""
+    file = tmp_path / "noise.bmp"
+    Image.effect_noise((320, 320), 50).convert("RGB").save(file)
+    for folder, count in (("small", 20), ("large", 450)):
+        for number in range(count):
+            path = tmp_path / folder / ("test" if number < 10 else "train") / str(number % 2) / f"{number}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, path)
+    done = subprocess.run([sys.executable, "-c", LARGE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone, workers, packed = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
+    assert {alone[0], workers[0], packed[0]} == {450}
+    assert alone[1] < 80e6 and workers[1] < 80e6 and workers[2] < 80e6
+    assert packed[1] > 450 * 3 * 320 * 320
