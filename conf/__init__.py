@@ -95,6 +95,12 @@ class Settings:
         "factor of the step schedule at each milestone", default=0.2, group="training", low=0.0, high=1.0
     )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
+    patience: int = knob(
+        "epochs in a row without a better score after which the run stops (0: it never stops early)",
+        default=0,
+        group="training",
+        low=0,
+    )
     ema: float = knob("decay of averaged weights (0: none)", default=0.0, group="training", low=0.0, high=0.99999)
 
     crop: int = knob(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import time
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from engine.folders import Folders
 from engine.job import Job, finished_job, make_job
 from engine.logs import RunLog
 from engine.loop import evaluate, train_epoch
-from engine.result import describe_result, make_result
+from engine.result import describe_result, make_result, to_json
 from engine.state import TrainState
 
 REGULAR_EVERY = 10  # epochs between the checkpoints that are kept
@@ -61,11 +61,10 @@ class Run:
         self.saved_at = time.monotonic()
         if self.state.step == 0:
             self.log_start()
-        while self.state.epoch < self.settings.epochs:
+        while self.state.epoch < self.settings.epochs and not self.state.is_stale(self.settings.patience):
             self.epoch()
         result = make_result(self.job, self.state)
-        text = json.dumps(result, indent=2) + "\n"
-        checkpoint.write_atomically(self.folders.checkpoints / "result.json", text.encode())
+        checkpoint.write_atomically(self.folders.checkpoints / "result.json", to_json(result).encode())
         self.log_end(result)
         self.log.close()
         print(describe_result(result))
@@ -144,6 +143,8 @@ class Run:
             row |= {f"{split.lower()} {key}": value for key, value in values.items()}
         state.history.append(row | {"images per second": speed, "seconds": state.seconds})
         score = self.job.task.score(metrics[self.job.chosen_on])
+        if math.isnan(score):  # which every comparison with says no to: it would be the best, and stay it
+            score = math.inf
         if state.best and score >= state.best["score"]:
             return False
         state.best = {"score": score, "epoch": state.epoch}

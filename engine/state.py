@@ -53,6 +53,13 @@ class TrainState:
         """The network whose figures count: the averaged one where weights are averaged."""
         return self.network if self.averaged is None else self.averaged.module
 
+    def is_stale(self, patience: int) -> bool:
+        """Whether the last `patience` finished epochs brought no better score; never for a patience of 0.
+
+        Read off what a checkpoint holds, so that a run that is gone on with stops where it would have stopped.
+        """
+        return 0 < patience <= self.epoch - self.best.get("epoch", self.epoch)
+
     def to_checkpoint(self) -> dict:
         """Plain values and tensors only."""
         return {

@@ -82,6 +82,7 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -nesterov", "goes with -optimizer sgd"),
     ("-net cheapV3 -dataset digits -warm 16", "longer than the whole run"),
     ("-net cheapV3 -dataset digits -milestones 9 3", "must rise"),
+    ("-net cheapV3 -dataset digits -patience -1", "-patience -1: must be at least 0"),
     ("-net cheapV3 -dataset digits -name a/b", "plain word"),
     ("-net cheapV3 -dataset digits -weights gone.pth", "gone.pth: cannot be read"),
     ("-net cheapV3 -dataset digits -weights other.pth", "weights of another network"),
