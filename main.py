@@ -20,7 +20,7 @@ GROUPS = {
 # What may be changed when a run goes on, is tested or exported: it does not change what was trained.
 FREE = ("data", "gpu", "amp", "channels_last", "save_every", "log_every")
 # What runs instead of a training run, and what else may be given with it.
-ALSO_FREE = {"resume": ("out",), "test": ("dataset",), "export": ("dataset",), "predict": ()}
+ALSO_FREE = {"resume": ("out",), "test": ("dataset",), "export": ("dataset",), "predict": (), "compare": ("out",)}
 COMMANDS = tuple(ALSO_FREE)
 
 
@@ -53,6 +53,9 @@ def make_parser() -> OneLineParser:
     )
     command.add_argument(
         *spellings("predict"), nargs="+", metavar="IMAGE", help="what -weights see in images, folders or animations"
+    )
+    command.add_argument(
+        *spellings("compare"), action="store_true", help="every finished run under -out as a table and a plot"
     )
     command.add_argument(*spellings("resume"), metavar="DIR", help="go on with the run in checkpoints/..., or 'last'")
     command.add_argument(*spellings("dry"), action="store_true", help="print the effective settings and stop")
@@ -98,6 +101,11 @@ def run(words: list[str]) -> None:
 
         predict.predict(commands["predict"], Path(commands["weights"]), given)
         return
+    if "compare" in commands:
+        from engine import compare
+
+        compare.compare(Path(given.get("out", ".")))
+        return
     if "resume" in commands or "test" in commands:
         from engine import run as engine_run
 
@@ -125,8 +133,9 @@ def check_commands(commands: dict[str, object], given: dict[str, object]) -> Non
     asked = [name for name in (*COMMANDS, "dry") if name in commands]
     if len(asked) > 1:
         raise ValueError(f"-{asked[0]}: contradicts -{asked[1]}; give one, then the other")
-    if "resume" in commands and "weights" in commands:
-        raise ValueError("-resume: goes on with a run's own weights; leave out -weights")
+    for name in ("resume", "compare"):
+        if name in commands and "weights" in commands:
+            raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
     for name in ("test", "export", "predict"):
         if name in commands and "weights" not in commands:
             raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")

@@ -103,6 +103,11 @@ def network_weights(content: dict) -> dict[str, torch.Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
+def weights_size(state: dict[str, torch.Tensor]) -> int:
+    """Bytes of a file that holds these weights and nothing of the training."""
+    return len(to_bytes(state))
+
+
 def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Loads a state dict. Raises ValueError, with the first difference, where it is of another network."""
     own = network.state_dict()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from engine.checkpoint import weights_size
 from engine.job import Job
 from engine.state import TrainState
 
@@ -25,6 +26,7 @@ def make_result(job: Job, state: TrainState) -> dict:
         "epochs": settings.epochs,
         "epochs trained": state.epoch,
         "stopped early": state.epoch < settings.epochs,
+        **{key: last[key] for key in ("train loss", "val loss") if key in last},
         "test loss": last["test loss"],
         "test top-1 error": 1 - last["test accuracy"],
         "test top-5 error": 1 - last["test top-5"],
@@ -34,6 +36,7 @@ def make_result(job: Job, state: TrainState) -> dict:
         "best test top-5 error": 1 - best["test top-5"],
         "parameters": job.parameters,
         "macs": job.macs,
+        "weights bytes": weights_size(state.evaluated().state_dict()),
         "seconds": state.seconds,
         "images per second": len(job.training.index) * state.epoch / state.seconds,
         "device": device_name(job.precision.device),

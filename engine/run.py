@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 
@@ -142,13 +141,7 @@ class Run:
         for split, values in metrics.items():
             row |= {f"{split.lower()} {key}": value for key, value in values.items()}
         state.history.append(row | {"images per second": speed, "seconds": state.seconds})
-        score = self.job.task.score(metrics[self.job.chosen_on])
-        if math.isnan(score):  # which every comparison with says no to: it would be the best, and stay it
-            score = math.inf
-        if state.best and score >= state.best["score"]:
-            return False
-        state.best = {"score": score, "epoch": state.epoch}
-        return True
+        return state.is_best(self.job.task.score(metrics[self.job.chosen_on]))
 
     def log_epoch(self, metrics: dict[str, dict[str, float]], speed: float) -> None:
         state, task = self.state, self.job.task

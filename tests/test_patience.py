@@ -4,17 +4,17 @@ import csv
 import json
 import math
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import main
+from conf.resolve import settings
 from engine import checkpoint
+from engine.device import Precision
 from engine.logs import RunLog
 from engine.result import to_json
-from engine.run import Run
-from engine.tasks import Classification
+from engine.state import TrainState
 
 # Two epochs that learn, then a rate of zero: once the running statistics have settled, the score stays.
 RUN = (
@@ -127,21 +127,13 @@ def killing(function, condition):
     return call
 
 
-def test_a_loss_that_is_no_number_is_never_the_best():
-    """Through the run's own note(): nan, then 0.5, nan, inf, 0.4."""
-
-    class ByLoss(Classification):
-        def score(self, metrics):
-            return metrics["loss"]
-
-    state = SimpleNamespace(
-        epoch=0, step=0, seconds=1.0, history=[], best={}, optimizer=SimpleNamespace(param_groups=[{"lr": 1.0}])
-    )
-    job = SimpleNamespace(settings=None, task=ByLoss(2), chosen_on="Test")
-    noted = []
-    for state.epoch, loss in enumerate((math.nan, 0.5, math.nan, math.inf, 0.4), start=1):
-        noted.append(Run(job, state, None).note({"Test": {"loss": loss}}, 1.0))
-    assert noted == [True, True, False, False, True] and state.best == {"score": 0.4, "epoch": 5}
+def test_a_score_that_is_no_number_is_never_the_best():
+    precision = Precision.choose("off", torch.device("cpu"))
+    state = TrainState.start(torch.nn.Linear(1, 1), 1, settings({"net": "EffNet"}), precision)
+    taken = []
+    for state.epoch, score in enumerate((math.nan, 0.5, math.nan, math.inf, 0.5, 0.4), start=1):
+        taken.append(state.is_best(score))
+    assert taken == [True, True, False, False, False, True] and state.best == {"score": 0.4, "epoch": 6}
 
 
 def test_result_json_is_json():
