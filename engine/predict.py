@@ -82,7 +82,8 @@ def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> No
     content = checkpoint.load_run(weights)
     files = image_files(paths)
     settings = dataclasses.replace(Settings(**content["settings"]), **overrides)
-    table = TABLES[content.get("task", "classification")](content)
+    row = DATASETS.get(settings.dataset)  # None for the user's own folder of images
+    table = TABLES["classification" if row is None else row.task](content)
     network = load_network(settings, content, table.outputs, weights)
     rows = list(predictions(files, network, table, settings, content))
     if len(rows) == 1 and files == paths:
