@@ -82,8 +82,10 @@ def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> No
     content = checkpoint.load_run(weights)
     files = image_files(paths)
     settings = dataclasses.replace(Settings(**content["settings"]), **overrides)
-    row = DATASETS.get(settings.dataset)  # None for the user's own folder of images
-    table = TABLES["classification" if row is None else row.task](content)
+    # older checkpoints do not say their task: the row's, and a folder of the user's own has none
+    row = DATASETS.get(settings.dataset)
+    task = content.get("task") or ("classification" if row is None else row.task)
+    table = TABLES[task](content)
     network = load_network(settings, content, table.outputs, weights)
     rows = list(predictions(files, network, table, settings, content))
     if len(rows) == 1 and files == paths:

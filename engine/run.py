@@ -165,6 +165,7 @@ class Run:
         self.log.flush()
         content = self.state.to_checkpoint() | {
             "settings": dataclasses.asdict(self.settings),
+            "task": self.job.task.name,
             "classes": list(self.job.dataset.classes),
             "mean": list(self.job.dataset.mean),
             "std": list(self.job.dataset.std),
