@@ -22,6 +22,9 @@ FREE = (
     *("data", "gpu", "procs", "amp", "channels_last", "deterministic", "workers"),
     *("save_every", "keep", "log_every"),
 )
+# What runs instead of a training run, and what else may be given with it.
+ALSO_FREE = {"resume": ("out",), "test": ("dataset",), "export": ("dataset",), "predict": (), "compare": ("out",)}
+COMMANDS = tuple(ALSO_FREE)
 
 
 def truth(word: str) -> bool:
@@ -50,6 +53,12 @@ def make_parser() -> OneLineParser:
     command.add_argument(*spellings("test"), action="store_true", help="evaluate -weights on the test set")
     command.add_argument(
         *spellings("export"), choices=("onnx",), help="write -weights, folded, as an ONNX file beside them"
+    )
+    command.add_argument(
+        *spellings("predict"), nargs="+", metavar="IMAGE", help="what -weights see in images, folders or animations"
+    )
+    command.add_argument(
+        *spellings("compare"), action="store_true", help="every finished run under -out as a table and a plot"
     )
     command.add_argument(*spellings("resume"), metavar="DIR", help="go on with the run in checkpoints/..., or 'last'")
     command.add_argument(*spellings("dry"), action="store_true", help="print the effective settings and stop")
@@ -80,7 +89,7 @@ def add_option(group, name: str, field: dataclasses.Field) -> None:
 def run(words: list[str]) -> int:
     """What the words ask for; returns the exit status. Raises ValueError for the user's mistakes."""
     given = vars(make_parser().parse_args(words))
-    commands = {name: given.pop(name) for name in ("weights", "test", "export", "resume", "dry") if name in given}
+    commands = {name: given.pop(name) for name in ("weights", "dry", *COMMANDS) if name in given}
     check_commands(commands, given)
 
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
@@ -89,6 +98,14 @@ def run(words: list[str]) -> int:
         from engine import export
 
         export.export(Path(commands["weights"]), given)
+    elif "predict" in commands:
+        from engine import predict
+
+        predict.predict(commands["predict"], Path(commands["weights"]), given)
+    elif "compare" in commands:
+        from engine import compare
+
+        compare.compare(Path(given.get("out", ".")))
     elif "test" in commands:
         from engine.commands import test
 
@@ -129,16 +146,18 @@ def resume(folder: str, given: dict[str, object], words: list[str]) -> int:
 
 def check_commands(commands: dict[str, object], given: dict[str, object]) -> None:
     """Options that contradict each other, or that a command cannot do without."""
-    if "resume" in commands and not commands.keys().isdisjoint(("weights", "test", "export")):
-        raise ValueError("-resume: goes on with a run's own weights; leave out -weights, -test and -export")
-    for name in ("test", "export"):
+    asked = [name for name in (*COMMANDS, "dry") if name in commands]
+    if len(asked) > 1:
+        raise ValueError(f"-{asked[0]}: contradicts -{asked[1]}; give one, then the other")
+    for name in ("resume", "compare"):
+        if name in commands and "weights" in commands:
+            raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
+    for name in ("test", "export", "predict"):
         if name in commands and "weights" not in commands:
             raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")
-    if "test" in commands and "export" in commands:
-        raise ValueError("-test: contradicts -export; give one, then the other")
-    command = next((name for name in ("resume", "test", "export") if name in commands), None)
+    command = next((name for name in COMMANDS if name in commands), None)
     if command is not None:
-        allowed = (*FREE, "out") if command == "resume" else (*FREE, "dataset")
+        allowed = (*FREE, *ALSO_FREE[command])
         for name in given:
             if name not in allowed:
                 raise ValueError(

@@ -130,6 +130,12 @@ class Settings:
     )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
     clip: float = knob("largest norm of the gradient (0: not clipped)", default=0.0, group="training", low=0.0)
+    patience: int = knob(
+        "epochs in a row without a better score after which the run stops (0: it never stops early)",
+        default=0,
+        group="training",
+        low=0,
+    )
     ema: float = knob("decay of averaged weights (0: none)", default=0.0, group="training", low=0.0, high=0.99999)
 
     random_resized_crop: float = knob(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+ANIMATED = frozenset(("GIF", "PNG", "TIFF", "WEBP"))  # not a phone's JPEG, whose second picture is a preview
 CHUNK = 64  # images a task: Python's overhead for a task is that of several small images
 
 
@@ -55,17 +57,32 @@ def decode_image(
 
     cut brings it to side x side in a way of its own; None: as in decode_images.
     """
+    return next(decode_frames(name, content, channels, side, cut))
+
+
+def decode_frames(
+    name: str, content: bytes, channels: int, side: int, cut: Callable[[Image.Image], Image.Image] | None = None
+) -> Iterator[np.ndarray]:
+    """Each frame of an animation or page of a TIFF as decode_image gives its first; other images are one frame."""
     try:
         with Image.open(io.BytesIO(content)) as file:
-            image = file.convert("RGB" if channels == 3 else "L")
-        if cut is not None:
-            image = cut(image)
-        elif image.size != (side, side):
-            image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
+            for number in itertools.count():
+                try:
+                    if number:
+                        file.seek(number)
+                except EOFError:
+                    return
+                image = file.convert("RGB" if channels == 3 else "L")
+                if cut is not None:
+                    image = cut(image)
+                elif image.size != (side, side):
+                    image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
+                yield np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(side, side, channels)
+                if file.format not in ANIMATED:
+                    return
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError ...
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{name} is not a readable image ({reason}): repair or remove it") from error
-    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(side, side, channels)
 
 
 def common_side(names: Sequence[str]) -> int | None:

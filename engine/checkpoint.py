@@ -63,11 +63,9 @@ def _umask() -> int:
     return mask
 
 
-def save(paths: list[Path], content: dict) -> None:
-    """Writes a checkpoint under each path in turn; a failure leaves what stood there as it was."""
-    data = to_bytes(content)
-    for path in paths:
-        write_atomically(path, data)
+def save(path: Path, content: dict) -> None:
+    """Writes a checkpoint in place of an older one, or fails and leaves the older one as it was."""
+    write_atomically(path, to_bytes(content))
 
 
 def load(path: Path) -> dict:
@@ -144,6 +142,11 @@ def network_weights(content: dict) -> dict[str, torch.Tensor]:
     """
     state = content.get("averaged") or content.get("network") or content
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def weights_size(state: dict[str, torch.Tensor]) -> int:
+    """Bytes of a file that holds these weights and nothing of the training."""
+    return len(to_bytes(state))
 
 
 def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

@@ -65,7 +65,7 @@ def go_on(folder: Path, overrides: dict[str, object], processes: Processes) -> d
     if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
         raise ValueError(f"{path}: {settings.dataset} is not the data set that it was; bring that back")
     if path.name != LAST and processes.is_first:
-        checkpoint.save([folder / LAST], content)  # in place of a damaged one
+        checkpoint.save(folder / LAST, content)  # in place of a damaged one
     state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
     state.restore(content)
     print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import platform
 import subprocess
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy
 import torch
 import torchvision
 
+from engine.checkpoint import weights_size
 from engine.job import Job
 from engine.state import TrainState
 
@@ -24,6 +27,9 @@ def make_result(job: Job, state: TrainState) -> dict:
         "recipe": settings.recipe,
         "seed": settings.seed,
         "epochs": settings.epochs,
+        "epochs trained": state.epoch,
+        "stopped early": state.epoch < settings.epochs,
+        **{key: last[key] for key in ("train loss", "val loss") if key in last},
         "test loss": last["test loss"],
         "test top-1 error": 1 - last["test accuracy"],
         "test top-5 error": 1 - last["test top-5"],
@@ -33,8 +39,9 @@ def make_result(job: Job, state: TrainState) -> dict:
         "best test top-5 error": 1 - best["test top-5"],
         "parameters": job.parameters,
         "macs": job.macs,
+        "weights bytes": weights_size(state.evaluated().state_dict()),
         "seconds": state.seconds,
-        "images per second": len(job.training.index) * settings.epochs / state.seconds,
+        "images per second": len(job.training.index) * state.epoch / state.seconds,
         "processes": job.processes.count,
         "device": device_name(job.precision.device),
         "versions": {
@@ -47,9 +54,22 @@ def make_result(job: Job, state: TrainState) -> dict:
     }
 
 
+def to_json(result: dict) -> str:
+    """result.json's text. JSON has no word for a loss that is infinite or not a number: null stands for it."""
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in result.items()
+    }
+    return json.dumps(plain, indent=2, allow_nan=False) + "\n"
+
+
 def describe_result(result: dict) -> str:
-    """Three lines for the terminal; they say which images chose the best epoch."""
-    return (
+    """Three lines for the terminal, four where the run stopped early; they say which images chose the best epoch."""
+    stopped = (
+        f"stopped early, after {result['epochs trained']} of {result['epochs']} epochs: "
+        f"{result['epochs trained'] - result['best epoch']} in a row without a better score "
+        f"on the {result['best epoch chosen on']}\n"
+    )
+    return (stopped if result["stopped early"] else "") + (
         f"last epoch: test top-1 error {100 * result['test top-1 error']:.2f} %, "
         f"top-5 error {100 * result['test top-5 error']:.2f} %\n"
         f"best epoch ({result['best epoch']}, chosen on the {result['best epoch chosen on']}): "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 
 import torch
@@ -16,7 +15,7 @@ from engine.interruption import Interrupted, Interruption
 from engine.job import Job
 from engine.logs import NoLog, RunLog
 from engine.loop import NotFinite, evaluate, train_epoch
-from engine.result import describe_result, make_result
+from engine.result import describe_result, make_result, to_json
 from engine.state import TrainState
 
 LAST = "last.pth"
@@ -60,8 +59,7 @@ class Run:
         result = make_result(self.job, self.state)
         if not self.processes.is_first:
             return result
-        text = json.dumps(result, indent=2) + "\n"
-        checkpoint.write_atomically(self.folders.checkpoints / "result.json", text.encode())
+        checkpoint.write_atomically(self.folders.checkpoints / "result.json", to_json(result).encode())
         print(describe_result(result))
         return result
 
@@ -85,13 +83,16 @@ class Run:
                 self.log_start()
         self.saved_at = time.monotonic()
         try:
-            while self.state.epoch < self.settings.epochs:
+            while not self.is_over():
                 self.epoch()
         except Interrupted:
             self.save(LAST)
             raise
         finally:
             self.log.close()
+
+    def is_over(self) -> bool:
+        return self.state.epoch >= self.settings.epochs or self.state.is_stale(self.settings.patience)
 
     def describe(self) -> str:
         job, settings = self.job, self.settings
@@ -123,7 +124,7 @@ class Run:
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, []
         is_best = self.note(metrics)
         self.log_epoch(metrics)
-        if state.epoch == self.settings.epochs and self.processes.is_first:
+        if self.is_over() and self.processes.is_first:
             self.log_end()
         # last.pth comes last: where it is of this epoch, everything else of the epoch is written
         name = f"{self.settings.net}-{state.epoch}"
@@ -186,11 +187,7 @@ class Run:
         seconds = state.seconds - (state.history[-1]["seconds"] if state.history else 0.0)
         speed = len(self.job.training.index) / seconds
         state.history.append(row | {"images per second": speed, "seconds": state.seconds})
-        score = self.job.task.score(metrics[self.job.chosen_on])
-        if state.best and score >= state.best["score"]:
-            return False
-        state.best = {"score": score, "epoch": state.epoch}
-        return True
+        return state.is_best(self.job.task.score(metrics[self.job.chosen_on]))
 
     def log_epoch(self, metrics: dict[str, dict[str, float]]) -> None:
         state, task = self.state, self.job.task
@@ -218,6 +215,7 @@ class Run:
         data = self.job.dataset
         content = self.state.to_checkpoint() | {
             "settings": dataclasses.asdict(self.settings),
+            "task": self.job.task.name,
             "steps_per_epoch": len(self.job.training),
             "classes": list(data.classes),
             "mean": list(data.mean),
@@ -225,7 +223,9 @@ class Run:
             "image_size": data.train.images.shape[-1],
             "in_channels": data.train.images.shape[1],
         }
-        checkpoint.save([self.folders.checkpoints / name for name in names], content)
+        written = checkpoint.to_bytes(content)
+        for name in names:
+            checkpoint.write_atomically(self.folders.checkpoints / name, written)
         self.saved_at = time.monotonic()
 
     def log_start(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -65,6 +66,22 @@ class TrainState:
     def evaluated(self) -> nn.Module:
         """The network whose figures count: the averaged one where weights are averaged."""
         return self.network if self.averaged is None else self.averaged.module
+
+    def is_best(self, score: float) -> bool:
+        """Whether the score of the epoch just finished is the lowest so far, which is kept in best."""
+        if math.isnan(score):  # every comparison with it says no: it would be the best, and stay it
+            score = math.inf
+        if self.best and score >= self.best["score"]:
+            return False
+        self.best = {"score": score, "epoch": self.epoch}
+        return True
+
+    def is_stale(self, patience: int) -> bool:
+        """Whether the last `patience` finished epochs brought no better score; never for a patience of 0.
+
+        Read off what a checkpoint holds, so that a run that is gone on with stops where it would have stopped.
+        """
+        return 0 < patience <= self.epoch - self.best.get("epoch", self.epoch)
 
     def to_checkpoint(self) -> dict:
         """Plain values and tensors only."""

@@ -32,7 +32,7 @@ def test_what_was_saved_is_read(tmp_path):
 
 def test_torch_reads_it_too(tmp_path):
     """Another project needs nothing of this one to take the weights."""
-    checkpoint.save([tmp_path / "a.pth"], CONTENT)
+    checkpoint.save(tmp_path / "a.pth", CONTENT)
     content = torch.load(tmp_path / "a.pth", weights_only=True)
     assert torch.equal(content["network"]["weight"], CONTENT["network"]["weight"])
 
@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save([path], CONTENT)
+        checkpoint.save(path, CONTENT)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
@@ -120,7 +120,7 @@ def test_others_may_read_what_the_mask_lets_them(tmp_path):
     """As any file that a program writes; a temporary file's would be for its owner alone."""
     before = os.umask(0o027)
     try:
-        checkpoint.save([tmp_path / "a.pth"], CONTENT)
+        checkpoint.save(tmp_path / "a.pth", CONTENT)
     finally:
         os.umask(before)
     assert (tmp_path / "a.pth").stat().st_mode & 0o777 == 0o640

@@ -77,7 +77,7 @@ def write_checkpoints(folder: Path) -> None:
         "stranger_net": {"settings": settings | {"net": "cheapV9"}},
     }
     for name, change in changes.items():
-        checkpoint.save([folder / "old" / name / "last.pth"], content | change)
+        checkpoint.save(folder / "old" / name / "last.pth", content | change)
     (folder / "old" / "gone").mkdir()
     whole = (folder / "old" / "pets" / "last.pth").read_bytes()
     (folder / "old" / "cut").mkdir()
@@ -146,6 +146,7 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -warm 16", "longer than the whole run"),
     ("-net cheapV3 -dataset digits -milestones 9 3", "must rise"),
     ("-net cheapV3 -dataset digits -recipe imagenet", "-random-resized-crop 0.08: cuts from images as large as"),
+    ("-net cheapV3 -dataset digits -patience -1", "-patience -1: must be at least 0"),
     ("-net cheapV3 -dataset digits -name a/b", "plain word"),
     ("-net cheapV3 -dataset digits -weights gone.pth", "gone.pth: cannot be read"),
     ("-net cheapV3 -dataset digits -weights other.pth", "weights of another network"),
@@ -154,6 +155,18 @@ MISTAKES = [
     ("-test", "needs -weights"),
     ("-test -weights other.pth", "holds weights only"),
     ("-test -weights other.pth -net cheapV3", "contradicts -test"),
+    ("-predict", "expected at least one argument"),
+    ("-predict empty", "needs -weights"),
+    ("-predict empty -weights other.pth", "holds weights only"),
+    ("-predict empty -weights gone.pth", "gone.pth: cannot be read"),
+    ("-predict empty -weights other.pth -lr 0.1", "contradicts -predict"),
+    ("-predict empty -weights other.pth -test", "-test: contradicts -predict"),
+    ("-test -weights other.pth -dry", "-test: contradicts -dry"),
+    ("-compare", "no finished run under checkpoints"),
+    ("-compare -out gone", "no finished run under gone/checkpoints"),
+    ("-compare -lr 0.1", "-lr: contradicts -compare"),
+    ("-compare -weights other.pth", "leave out -weights"),
+    ("-compare -resume last", "-resume: contradicts -compare"),
     ("-resume last", "no run has saved"),
     ("-resume last -lr 0.1", "contradicts -resume"),
     ("-resume empty", "last.pth: cannot be read"),

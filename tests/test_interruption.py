@@ -156,7 +156,7 @@ def test_another_data_set_under_the_same_name_is_refused(unfinished, capsys):
     last = checkpoints(unfinished) / "last.pth"
     content = checkpoint.load_run(last)
     content["steps_per_epoch"] += 1
-    checkpoint.save([last], content)
+    checkpoint.save(last, content)
     sys.argv = ["main.py", "-resume", str(last.parent)]
     assert main.main() == 2
     assert "not the data set that it was" in capsys.readouterr().err
@@ -170,7 +170,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path):
     last = folder / "last.pth"
     content = checkpoint.load_run(last)
     content["settings"]["epochs"] = 2
-    checkpoint.save([last], content)
+    checkpoint.save(last, content)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     limited = (
         "import main, resource, sys; sys.argv = sys.argv[1:];"

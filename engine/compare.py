@@ -1,0 +1,131 @@
+"""-compare: every finished run as a table and a plot. Runs that differ by their seed only are one row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter
+
+from engine import checkpoint
+from engine.finished import COSTS, Row, newest_of_each_seed, read_runs, rows_of
+
+FIGURES = ("train ", "val ", "test ", "best test ", "best val ")  # how the keys of a result's figures begin
+CHOSEN = "best epoch chosen on"
+
+
+def compare(out: Path) -> None:
+    """Prints a markdown table a data set; writes runs/compare.csv and runs/compare.png under out, and says so.
+
+    Raises ValueError where no run under out has finished.
+    """
+    runs = newest_of_each_seed(read_runs(out))
+    if not runs:
+        raise ValueError(
+            f"-compare: no finished run under {out / 'checkpoints'}; a run writes result.json there when it ends "
+            "(-out DIR says where runs are)"
+        )
+    tables: dict[str, list[Row]] = {}
+    for row in rows_of(runs):
+        tables.setdefault(row.runs[0].result["dataset"], []).append(row)
+    tables = {name: sorted(rows, key=lambda row: row.means.get("macs", 0)) for name, rows in sorted(tables.items())}
+    for name, rows in tables.items():
+        print(f"### {name}\n\n{markdown(rows)}\n")
+    picture = io.BytesIO()
+    plot(tables).savefig(picture, format="png", dpi=150)
+    paths = out / "runs" / "compare.csv", out / "runs" / "compare.png"
+    try:
+        checkpoint.write_atomically(paths[0], csv_text(tables).encode(errors="replace"))
+        checkpoint.write_atomically(paths[1], picture.getvalue())
+    except OSError as error:
+        raise ValueError(f"-compare: {out / 'runs'} cannot be written ({error.strerror or error})") from None
+    print(f"{len(runs)} runs; written to {paths[0]} and {paths[1]}")
+
+
+def figure_keys(rows: list[Row]) -> list[str]:
+    """The keys of losses, errors and what else the task measures, training first, in the results' order."""
+    keys = dict.fromkeys(key for row in rows for run in row.runs for key in run.result)
+    return [key for start in FIGURES for key in keys if key.startswith(start)]
+
+
+def markdown(rows: list[Row]) -> str:
+    """The rows of one data set; errors in percent, mean ± std."""
+    words = [row.words() for row in rows]
+    columns = [key for key in words[0] if key not in ("changed",) or any(word[key] for word in words)]
+    figures = [key for key in figure_keys(rows) if any(key in row.means for row in rows)]
+    costs = {"parameters": (1, ",.0f"), "macs": (1e-6, ".2f"), "weights bytes": (1e-3, ",.0f")}
+    head = [*columns, "parameters", "M MACs", "weights, KB"]
+    head += [f"{key}, %" if _is_share(key) else key for key in figures] + ["best chosen on"]
+    lines = [head, ["---"] * len(head)]
+    for row, word in zip(rows, words, strict=True):
+        cells = [word[key] for key in columns]
+        for key, (factor, form) in costs.items():
+            cells.append(format(row.means[key] * factor, form) if key in row.means else "-")
+        cells += [_cell(row, key) for key in figures]
+        lines.append([*cells, str(row.runs[0].result.get(CHOSEN, "-"))])
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _is_share(key: str) -> bool:
+    return key.endswith(("top-1 error", "top-5 error"))
+
+
+def _cell(row: Row, key: str) -> str:
+    if key not in row.means:
+        return "-"
+    factor, form = (100, ".2f") if _is_share(key) else (1, ".4g")
+    text = format(factor * row.means[key], form)
+    return text if key not in row.stds else f"{text} ± {format(factor * row.stds[key], '.2g')}"
+
+
+def csv_text(tables: dict[str, list[Row]]) -> str:
+    """All data sets in one table, in the units of result.json: errors are shares of 1. Empty where nothing is known."""
+    figures = [*figure_keys([row for rows in tables.values() for row in rows]), "seconds"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["dataset", *next(iter(tables.values()))[0].words(), *COSTS]
+        + [key + end for key in figures for end in ("", " std")]
+        + [CHOSEN]
+    )
+    for name, rows in tables.items():
+        for row in rows:
+            costs = [row.means.get(key, "") for key in COSTS]
+            values = [found.get(key, "") for key in figures for found in (row.means, row.stds)]
+            writer.writerow([name, *row.words().values(), *costs, *values, row.runs[0].result.get(CHOSEN, "")])
+    return text.getvalue()
+
+
+def plot(tables: dict[str, list[Row]]) -> Figure:
+    """A line of two pictures a data set: the last epoch's error, or loss, against MACs and against parameters."""
+    names = {
+        dataset: [textwrap.fill("{net}, {recipe}, {epochs} epochs {changed}".format(**row.words()), 45) for row in rows]
+        for dataset, rows in tables.items()
+    }
+    heights = [max(4.0, 0.16 * len("\n".join(each).splitlines())) for each in names.values()]  # inches; legends fit
+    figure = Figure(figsize=(14, sum(heights)), layout="constrained")
+    lines = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights)
+    for (dataset, rows), pair in zip(tables.items(), lines, strict=True):
+        is_share = any("test top-1 error" in row.means for row in rows)
+        key, factor = ("test top-1 error", 100) if is_share else ("test loss", 1)
+        for axes, cost in zip(pair, ("macs", "parameters"), strict=True):
+            drawn = []
+            for number, (row, name) in enumerate(zip(rows, names[dataset], strict=True)):
+                if key in row.means and cost in row.means:
+                    x, y, std = row.means[cost], factor * row.means[key], factor * row.stds.get(key, 0)
+                    axes.errorbar(x, y, yerr=std, fmt="os^Dv"[number // 10 % 5], capsize=3, label=name)
+                    drawn.append(x)
+            wide = bool(drawn) and max(drawn) > 10 * min(drawn) > 0  # a narrow logarithmic axis has no tick to read
+            label = f"{key}, %" if is_share else key
+            axes.set(
+                xscale="log" if wide else "linear", xlabel={"macs": "MACs"}.get(cost, cost), ylabel=label, title=dataset
+            )
+            axes.xaxis.set_major_formatter(EngFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.grid(alpha=0.3)
+        if pair[1].containers:
+            pair[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=7)
+    return figure

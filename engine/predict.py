@@ -1,0 +1,192 @@
+"""What finished weights make of images that no data set holds: words for one image, a CSV table for more.
+
+An image is read as the readers of datasets/ would have read it, had it been in the data set the weights were trained
+on, and normalised with that data set's mean and standard deviation; all of it stands in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import models
+from conf import Settings
+from conf.datasets import DATASETS
+from conf.resolve import saved_settings
+from datasets.augment import Augmentation, ImageSource
+from datasets.base import Split, resized
+from datasets.folder import images_in
+from datasets.images import decode_frames
+from engine import checkpoint
+from engine.device import Precision, choose_device
+from engine.job import to_device
+
+# Neither Pillow nor torchvision reads these; the packages that do bring a copy of ffmpeg along.
+VIDEOS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+CHUNK = 256  # files decoded, and images evaluated, at once
+
+
+class ClassTable:
+    """Logits as the likeliest classes with their probabilities. content: of the checkpoint.
+
+    What a task needs here: outputs, the network's; header, the names of its columns; rows(), the columns' values for
+    a batch; words(), the lines for one image.
+    """
+
+    def __init__(self, content: dict) -> None:
+        self.classes = content["classes"]
+        self.outputs = len(self.classes)
+        self.shown = min(5, self.outputs)
+        self.header = ["class", "probability"]
+        for place in range(2, self.shown + 1):
+            self.header += [f"class {place}", f"probability {place}"]
+
+    def rows(self, logits: Tensor) -> list[list]:
+        """Class, probability, second class, its probability, ... of each image; nan where the network overflows."""
+        values, indices = logits.float().softmax(1).topk(self.shown)
+        rows = []
+        for probabilities, numbers in zip(values.tolist(), indices.tolist(), strict=True):
+            row = []
+            for probability, number in zip(probabilities, numbers, strict=True):
+                known = probability == probability  # nan is not equal to itself
+                row += [self.classes[number] if known else "", f"{probability:.6f}"]
+            rows.append(row)
+        return rows
+
+    def words(self, row: list) -> list[str]:
+        if row[1] == "nan":
+            return ["no class: the network's outputs overflow on this image"]
+        return [f"{float(row[place + 1]):8.2%}  {row[place]}" for place in range(0, len(row), 2)]
+
+
+TABLES = {"classification": ClassTable}
+
+
+def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> None:
+    """Prints what the weights of a run's checkpoint make of images, of folders of them, or of an animation's frames.
+
+    overrides: settings that do not change the network. One image gives lines of words, anything else CSV with a line
+    an image, printed when all are done: path, frame (counted from 1, empty for a still image), then the task's
+    columns. Raises ValueError for weights without settings, a path that is not there, and a file that is no image.
+    """
+    content = checkpoint.load_run(weights)
+    files = image_files(paths)
+    settings = saved_settings(content["settings"], weights, overrides)
+    # older checkpoints do not say their task: the row's, and a folder of the user's own has none
+    row = DATASETS.get(settings.dataset)
+    task = content.get("task") or ("classification" if row is None else row.task)
+    table = TABLES[task](content)
+    network = load_network(settings, content, table.outputs, weights)
+    rows = list(predictions(files, network, table, settings, content))
+    if len(rows) == 1 and files == paths:
+        print("\n".join([files[0], *table.words(rows[0][2:])]))
+    else:
+        write_csv(["path", "frame", *table.header], rows)
+
+
+def image_files(paths: list[str]) -> list[str]:
+    """The files among paths, and in place of a folder all images in it in alphabetical order.
+
+    Raises ValueError for a path that is not there, a folder without images and a video.
+    """
+    files = []
+    for path in paths:
+        if os.path.isdir(path):
+            found = images_in(Path(path))
+            if not found:
+                raise ValueError(f"-predict {path}: holds no images; give a folder with some, or the images' paths")
+            files += found
+        elif not os.path.isfile(path):
+            raise ValueError(f"-predict {path}: no such file or folder")
+        elif path.lower().endswith(VIDEOS):
+            name = shlex.quote(path)
+            raise ValueError(
+                f"-predict {path}: a video is read as a folder of its frames; make one: "
+                f"mkdir frames && ffmpeg -i {name} frames/%06d.png, then -predict frames"
+            )
+        else:
+            files.append(path)
+    return files
+
+
+def load_network(settings: Settings, content: dict, outputs: int, weights: Path) -> torch.nn.Module:
+    """The network of a checkpoint in eval mode on the device the settings ask for, with averaged weights if it has."""
+    device = choose_device(settings.gpu)
+    network = models.create(
+        settings.net,
+        num_classes=outputs,
+        in_channels=content["in_channels"],
+        image_size=content["image_size"],
+        width=settings.width,
+    )
+    checkpoint.load_weights(network, checkpoint.network_weights(content), weights)
+    return to_device(network, device, settings.channels_last).eval()
+
+
+@torch.inference_mode()
+def predictions(files: list[str], network: torch.nn.Module, table, settings: Settings, content: dict) -> Iterator[list]:
+    """A row [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
+    precision = Precision.choose(settings.amp, next(network.parameters()).device)
+    for names, pixels in read_images(files, settings, content):
+        images = normalised(pixels, content, precision.device)
+        with precision.autocast():
+            outputs = network(images)
+        for name, row in zip(names, table.rows(outputs), strict=True):
+            yield [*name, *row]
+
+
+def read_images(files: list[str], settings: Settings, content: dict) -> Iterator[tuple[list[tuple], Tensor]]:
+    """([(path, frame), ...], uint8 N x C x S x S) for up to CHUNK frames at a time.
+
+    As in training: the images of a published data set have its size, and are then resized to the run's.
+    """
+    channels, size = content["in_channels"], content["image_size"]
+    row = DATASETS.get(settings.dataset)
+    side = row.size if row is not None and row.files else size
+
+    def decode(path: str) -> list:
+        return list(decode_frames(path, Path(path).read_bytes(), channels, side))
+
+    progress = tqdm(total=len(files), desc="reading", unit="file", leave=False, disable=None)
+    with progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(files), CHUNK):
+            part = files[start : start + CHUNK]
+            names, frames = [], []
+            for path, found in zip(part, pool.map(decode, part), strict=True):
+                names += [(path, number if len(found) > 1 else "") for number in range(1, len(found) + 1)]
+                frames += found
+                progress.update()
+            for first in range(0, len(frames), CHUNK):
+                pixels = torch.from_numpy(np.stack(frames[first : first + CHUNK])).permute(0, 3, 1, 2)
+                yield names[first : first + CHUNK], resized(Split(pixels, torch.zeros(len(pixels))), size).images
+
+
+def normalised(pixels: Tensor, content: dict, device: torch.device) -> Tensor:
+    """uint8 N x C x S x S as the network was given its test images."""
+    count = len(pixels)
+    source = ImageSource(
+        pixels, torch.zeros(count), content["mean"], content["std"], Augmentation(0, False, 0.0), device
+    )
+    return source.plain(torch.arange(count))[0]
+
+
+def write_csv(header: list[str], rows: list[list]) -> None:
+    """To the terminal or wherever its output goes, also where that stops reading early, as `head` does."""
+    try:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(header)
+        for path, *row in rows:
+            writer.writerow([os.fsencode(path).decode(errors="replace"), *row])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends

@@ -1,0 +1,226 @@
+"""-compare: the table of finished runs, on real runs on digits and on results as other runs leave them."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import statistics
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import main
+import models
+from conf.resolve import settings
+from engine import checkpoint
+
+
+def compare(out, capsys) -> tuple[list[list[str]], list[dict], str]:
+    """(cells of the markdown lines, rows of the CSV, stderr)."""
+    sys.argv = ["main.py", "-compare", "-out", str(out)]
+    status = main.main()
+    printed, error = capsys.readouterr()
+    assert status == 0, error
+    where = f"written to {out / 'runs' / 'compare.csv'} and {out / 'runs' / 'compare.png'}"
+    assert where in printed.splitlines()[-1]
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return cells, list(csv.DictReader((out / "runs" / "compare.csv").open())), error
+
+
+def leave(out, folder: str, result: dict | None = None, /, **given) -> dict:
+    """A finished run's result.json and settings.yaml; returns the result."""
+    chosen = settings({"net": "cheapV2", "dataset": "cifar100", **given})
+    found = {
+        "net": chosen.net,
+        "dataset": chosen.dataset,
+        "recipe": chosen.recipe,
+        "seed": chosen.seed,
+        "epochs": chosen.epochs,
+        "epochs trained": chosen.epochs,
+        "train loss": 0.5,
+        "test loss": 1.0,
+        "test top-1 error": 0.25,
+        "best epoch chosen on": "test set",
+        "best test top-1 error": 0.2,
+        "parameters": 1000,
+        "macs": 2_000_000,
+        "weights bytes": 4500,
+    }
+    found = {key: value for key, value in (found | (result or {})).items() if value != "absent"}
+    place = out / "checkpoints" / chosen.net / folder
+    place.mkdir(parents=True)
+    (place / "result.json").write_text(json.dumps(found))
+    saved = asdict(chosen) | {"dataset": found["dataset"], "milestones": list(chosen.milestones)}
+    (place / "settings.yaml").write_text(yaml.safe_dump(saved))
+    return found
+
+
+def test_real_runs(tmp_path, capsys):
+    """Two seeds of one run and one of another: what stands in the table stands in the results and on disk."""
+    run = "main.py -net EffNet -dataset digits -size 8 -epochs 1 -b 256 -lr 0.01 -warm 0 -gpu false"
+    for words in (f"{run} -seed 1 -name a", f"{run} -seed 2 -name b", f"{run} -seed 1 -name c -val 0.1 -flip"):
+        sys.argv = [*words.split(), "-out", str(tmp_path)]
+        assert main.main() == 0
+    capsys.readouterr()
+    folder = tmp_path / "checkpoints" / "EffNet"
+    one, two, other = (json.loads((folder / f"digits-{name}" / "result.json").read_text()) for name in "abc")
+    _, rows, error = compare(tmp_path, capsys)
+    assert len(rows) == 2 and not error
+    pair, single = sorted(rows, key=lambda row: -len(row["seeds"]))
+    assert (pair["seeds"], pair["epochs"], single["seeds"]) == ("1 2", "1", "1")
+    assert "-size 8 -b 256 -lr 0.01 -warm 0" in pair["changed"] and "-flip True" not in pair["changed"]
+    assert "-val 0.1" in single["changed"] and "-flip True" in single["changed"]
+    for key in ("train loss", "test loss", "test top-1 error", "best test top-1 error", "seconds"):
+        assert float(pair[key]) == pytest.approx(statistics.mean((one[key], two[key]))), key
+        assert float(pair[f"{key} std"]) == pytest.approx(statistics.stdev((one[key], two[key]))), key
+        assert float(single[key]) == pytest.approx(other[key]) and single[f"{key} std"] == ""
+    history = list(csv.DictReader((tmp_path / "runs" / "EffNet" / "digits-c" / "metrics.csv").open()))
+    for split in ("train", "val", "test"):
+        assert float(single[f"{split} loss"]) == pytest.approx(float(history[-1][f"{split} loss"]))
+    assert pair["val loss"] == "" and single["best epoch chosen on"] == "validation images"
+    # size on disk: what torch writes for these weights alone
+    network = models.create("EffNet", num_classes=10, in_channels=1, image_size=8)
+    torch.save(network.state_dict(), file := io.BytesIO())
+    assert float(pair["weights bytes"]) == pytest.approx(len(file.getvalue()), abs=200)
+    assert int(pair["parameters"]) == sum(p.numel() for p in network.parameters())
+    picture = Image.open(tmp_path / "runs" / "compare.png").convert("L")
+    assert picture.width > 1000 and len(set(picture.resize((60, 40)).tobytes())) > 20
+
+
+def test_the_markdown_table(tmp_path, capsys):
+    for seed, error in ((1, 0.25), (2, 0.27), (3, 0.29)):
+        leave(tmp_path, f"a{seed}", {"test top-1 error": error}, seed=seed, width=0.5)
+    head, _, row = compare(tmp_path, capsys)[0]
+    found = dict(zip(head, row, strict=True))
+    assert found["changed"] == "-width 0.5" and found["seeds"] == "1 2 3"
+    assert found["test top-1 error, %"] == "27.00 ± 2"
+    assert (found["parameters"], found["M MACs"], found["weights, KB"]) == ("1,000", "2.00", "4")
+    assert found["test loss"] == "1 ± 0" and found["best chosen on"] == "test set"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [dict(lr=0.2), dict(epochs=30), dict(recipe="fast"), dict(width=0.5), dict(val=0.1), dict(rotation=0.0)],
+    ids=str,
+)
+def test_what_tells_runs_apart(tmp_path, capsys, given):
+    leave(tmp_path, "a")
+    leave(tmp_path, "b", **{"seed": 2, **given})
+    _, rows, _ = compare(tmp_path, capsys)
+    assert [row["seeds"] for row in rows] == ["1", "2"]
+    shown = [(row["recipe"], row["epochs"], row["changed"]) for row in rows]
+    assert shown[0] == ("original", "300", "") and shown[1] != shown[0]
+
+
+def test_what_does_not(tmp_path, capsys):
+    """Where a run computes and writes; and a knob that is newer than a run."""
+    leave(tmp_path, "a")
+    leave(tmp_path, "b", seed=2, out="elsewhere", data="there", gpu=False, save_every=1.0, name="b")
+    saved = tmp_path / "checkpoints" / "cheapV2" / "a" / "settings.yaml"
+    saved.write_text("".join(line for line in saved.open() if not line.startswith("patience")))
+    _, (row,), _ = compare(tmp_path, capsys)
+    assert row["seeds"] == "1 2"
+
+
+def test_a_table_for_each_data_set(tmp_path, capsys):
+    """Classification and regression: columns of one are no columns of the other."""
+    leave(tmp_path, "a")
+    absent = dict.fromkeys(("test top-1 error", "best test top-1 error"), "absent")
+    figures = {"dataset": "driving", "test loss": 0.04, "test mean absolute error (degrees)": 2.5}
+    leave(tmp_path, "b", absent | figures)
+    (first, _, _, second, _, row), rows, _ = compare(tmp_path, capsys)
+    assert "test top-1 error, %" in first and "test mean absolute error (degrees)" not in first
+    found = dict(zip(second, row, strict=True))
+    assert "test top-1 error, %" not in found and found["test mean absolute error (degrees)"] == "2.5"
+    assert [row["dataset"] for row in rows] == ["cifar100", "driving"]
+    assert rows[1]["test top-1 error"] == "" and rows[1]["test loss"] == "0.04"
+
+
+@pytest.mark.parametrize("loss", [None, math.nan, math.inf])
+def test_a_loss_that_overflowed(tmp_path, capsys, loss):
+    """As result.json has it now, and as it once had it: no mean of it, and no harm to the rest."""
+    leave(tmp_path, "a", {"test loss": loss})
+    leave(tmp_path, "b", seed=2)
+    (head, _, row), rows, _ = compare(tmp_path, capsys)
+    assert rows[0]["test loss"] == "" and rows[0]["test top-1 error"] == "0.25"
+    assert dict(zip(head, row, strict=True)).get("test loss", "-") == "-"
+
+
+def test_early_stopping_shows(tmp_path, capsys):
+    leave(tmp_path, "a", {"epochs trained": 20}, patience=5)
+    leave(tmp_path, "b", {"epochs trained": 31}, patience=5, seed=2)
+    _, (row,), _ = compare(tmp_path, capsys)
+    assert row["epochs"] == "25.5 of 300" and row["changed"] == "-patience 5"
+
+
+def test_the_same_run_twice_counts_once(tmp_path, capsys):
+    """The newer one."""
+    leave(tmp_path, "a", {"test top-1 error": 0.5})
+    leave(tmp_path, "b", {"test top-1 error": 0.4})
+    os.utime(tmp_path / "checkpoints/cheapV2/a/result.json", (2e9, 2e9))
+    _, (row,), error = compare(tmp_path, capsys)
+    assert row["seeds"] == "1" and row["test top-1 error"] == "0.5"
+    assert len(error.splitlines()) == 1 and "cheapV2/b: left out" in error
+
+
+def test_older_results_are_completed_from_their_checkpoint(tmp_path, capsys):
+    leave(tmp_path, "a", dict.fromkeys(("train loss", "weights bytes", "epochs trained"), "absent"))
+    weights = {"w": torch.zeros(5000)}
+    content = {
+        "settings": {},
+        "network": weights,
+        "averaged": None,
+        "history": [{"train loss": 9}, {"train loss": 2.5}],
+    }
+    checkpoint.save(tmp_path / "checkpoints" / "cheapV2" / "a" / "last.pth", content)
+    _, (row,), _ = compare(tmp_path, capsys)
+    assert row["train loss"] == "2.5" and row["epochs"] == "300"
+    assert 20_000 < int(row["weights bytes"]) < 22_000
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff", '{"net": 3}', '{"net": "a"}', ""])
+def test_a_result_that_cannot_be_read_is_named_and_left_out(tmp_path, capsys, content):
+    leave(tmp_path, "a")
+    leave(tmp_path, "b")
+    (tmp_path / "checkpoints/cheapV2/b/result.json").write_bytes(content.encode("latin-1"))
+    _, rows, error = compare(tmp_path, capsys)
+    assert len(rows) == 1
+    assert len(error.splitlines()) == 1 and "cheapV2/b/result.json" in error and "left out" in error
+
+
+@pytest.mark.parametrize("content", [None, "{", "- a", "net: cheapV2", "!!python/object/apply:os.system ['true']"])
+def test_settings_that_cannot_be_read_make_a_row_of_its_own(tmp_path, capsys, content):
+    leave(tmp_path, "a")
+    leave(tmp_path, "b", seed=2)
+    path = tmp_path / "checkpoints/cheapV2/b/settings.yaml"
+    path.unlink() if content is None else path.write_text(content)
+    _, rows, error = compare(tmp_path, capsys)
+    assert [row["changed"] for row in rows] == ["", "settings unknown"]
+    assert len(error.splitlines()) == 1 and "settings.yaml" in error
+
+
+def test_a_recipe_that_is_gone(tmp_path, capsys):
+    """Every knob that is no default is told then."""
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"epochs": 3, "batch_size": 8, "lr": 0.1} | REST))
+    leave(tmp_path, "a", recipe=str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").unlink()
+    _, (row,), _ = compare(tmp_path, capsys)
+    assert row["changed"] == "-b 8 -optimizer adam -lr 0.1 -schedule cosine"
+
+
+REST = {"optimizer": "adam", "schedule": "cosine"}
+
+
+def test_runs_that_have_not_finished_are_none(tmp_path, capsys):
+    leave(tmp_path, "a")
+    (tmp_path / "checkpoints/cheapV2/a/result.json").unlink()
+    sys.argv = ["main.py", "-compare", "-out", str(tmp_path)]
+    assert main.main() == 2
+    assert "no finished run" in capsys.readouterr().err and not (tmp_path / "runs").exists()
