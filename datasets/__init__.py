@@ -119,6 +119,9 @@ def _stream(row: DatasetRow, listing: folder.Listing, streaming: Streaming, pack
         StreamedImages(files.names, row.channels, listing.side, streaming.least_area)
         for files in (listing.train, listing.test)
     )
+    count, side = len(train) + len(test), listing.side
+    size = count * train.shape[1:].numel() / 1e9
+    print(f"{row.name} streams (-w {streaming.workers}): {count:,} images, {size:.2f} GB at {side}x{side} pixels")
     ending = ".middle.json" if streaming.least_area else ".json"
     mean, std = statistics.of_streamed(train, streaming.workers, [path.with_suffix(ending) for path in packed], key)
     splits = Split(train, listing.train.targets), Split(test, listing.test.targets)

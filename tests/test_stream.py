@@ -1,6 +1,8 @@
 """A folder of images that streams: the same batches as from memory, torchvision's random cuts, bounded memory."""
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -138,12 +140,26 @@ def test_random_cuts_depend_on_seed_epoch_and_image_alone(photos, tmp_path):
     assert not any(torch.equal(a, b) for changed in (second, other) for a, b in zip(first, changed, strict=True))
 
 
-def test_the_rule(photos, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_workers_leave_ctrl_c_to_the_training_process(photos, tmp_path):
+    """A terminal sends it to all of them; the step that is being done needs its batch all the same."""
+    data = load(photos, tmp_path, least_area=0.08)
+    batches = training(data, workers=2).epoch(0)
+    found = [next(batches), next(batches)]  # one from each, so both are at work
+    children = multiprocessing.active_children()
+    assert len(children) == 2
+    for child in children:
+        os.kill(child.pid, signal.SIGINT)
+    assert equal([*found, *batches], training(data).epoch(0))
+
+
+def test_the_rule(photos, tmp_path, capsys):
     """45 images of 3 x 56 x 56 bytes: above the limit they stream, packed file or not."""
     size = 45 * 3 * SIDE * SIDE
     for limit, streams in ((size, False), (size - 1, True), (None, False)):
         found = load(photos, tmp_path, limit=limit).train.images
         assert isinstance(found, StreamedImages) == streams
+        assert ("streams (-w 0): 45 images, 0.00 GB at 56x56 pixels" in capsys.readouterr().out) == streams
     assert isinstance(load(photos, tmp_path, least_area=0.5).train.images, StreamedImages)
     with pytest.raises(ValueError, match="-random-resized-crop 0.08: .*cifar100 has no more.*-dataset PATH"):
         datasets.load(DATASETS["cifar100"], tmp_path / "none", None, datasets.Streaming(least_area=0.08))
@@ -268,7 +284,8 @@ def test_memory_stays_bounded(tmp_path):
             os.link(file, path)
     done = subprocess.run([sys.executable, "-c", LARGE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    alone, workers, packed = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
+    lines = [line for line in done.stdout.splitlines() if " streams " not in line]
+    alone, workers, packed = (tuple(map(int, line.split())) for line in lines)
     assert {alone[0], workers[0], packed[0]} == {450}
     assert alone[1] < 80e6 and workers[1] < 80e6 and workers[2] < 80e6
     assert packed[1] > 450 * 3 * 320 * 320
