@@ -34,7 +34,7 @@ class Settings:
 
     net: str = knob("network, a name from models/ (required)", group="run")
     dataset: str = knob(
-        "data set: cifar10, cifar100, tiny-imagenet, mnist, fashion-mnist, digits, or a folder of images",
+        "data set: cifar10, cifar100, tiny-imagenet, mnist, fashion-mnist, digits, driving, or a folder of images",
         default="cifar100",
         group="run",
     )
@@ -75,6 +75,7 @@ class Settings:
     channels_last: bool = knob("channels_last memory format", default=True, group="machine")
 
     epochs: int = knob("passes over the training images", group="training", low=1, high=100_000)
+    steps: int = knob("batches an epoch (0: one pass over the training images)", default=0, group="training", low=0)
     batch_size: int = knob("images a step", group="training", short="b", low=1)
     shuffle: bool = knob("shuffle the training images", default=True, group="training", short="s")
     optimizer: str = knob("sgd, adam or adamw", group="training", choices=("sgd", "adam", "adamw"))
@@ -103,6 +104,27 @@ class Settings:
     flip: bool = knob("random horizontal flip", default=False, group="augmentation")
     rotation: float = knob(
         "random rotation within +- this many degrees (0: none)", default=0.0, group="augmentation", low=0.0, high=180.0
+    )
+    correction: float = knob(
+        "driving: correction of the steering angle's tangent for side cameras (0: centre camera only)",
+        default=0.0,
+        group="augmentation",
+        low=0.0,
+        high=1.0,
+    )
+    brightness: float = knob(
+        "driving: smallest factor of the random brightness (1: none)",
+        default=1.0,
+        group="augmentation",
+        low=0.0,
+        high=1.0,
+    )
+    zero_drop: float = knob(
+        "driving: share of the rows with an angle of zero that a pass leaves out",
+        default=0.0,
+        group="augmentation",
+        low=0.0,
+        high=0.99,
     )
 
     def __post_init__(self) -> None:

@@ -33,6 +33,8 @@ class DatasetRow:
     recipe    the recipe (conf/recipes/) taken unless -recipe or the network says otherwise
     folder    its folder under -data
     files     the official files; empty where the data comes with a package or is the user's own
+    degrees   that a target of 1 stands for, in a regression
+    layout    what the user has to put into the folder, where there are no official files
     members   for archives that hold pickles: (path in the archive, checksum) of every file that may be read
     """
 
@@ -44,6 +46,8 @@ class DatasetRow:
     recipe: str
     folder: str
     files: tuple[OfficialFile, ...] = ()
+    degrees: float = 1.0
+    layout: str = ""
     members: tuple[tuple[str, str], ...] = ()
 
 
@@ -166,6 +170,17 @@ DATASETS: dict[str, DatasetRow] = {
             size=16,
             recipe="digits",
             folder="",
+        ),
+        DatasetRow(
+            name="driving",
+            task="regression",
+            reader="driving",
+            channels=3,
+            size=128,
+            recipe="driving",
+            folder="driving",
+            degrees=25.0,
+            layout="a drive of the Udacity simulator, driving_log.csv and IMG/,",
         ),
     )
 }

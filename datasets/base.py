@@ -14,7 +14,10 @@ from conf.datasets import DatasetRow
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their classes: images is uint8, N x C x H x W; targets is int64, N, an index into the classes."""
+    """Images with what is to be told of them.
+
+    images is uint8, N x C x H x W; targets is int64, N, an index into the classes; for a regression float32, N.
+    """
 
     images: torch.Tensor
     targets: torch.Tensor

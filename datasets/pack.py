@@ -32,7 +32,7 @@ MAGIC = b"REUSEPK1"  # the digit counts versions of the format
 START = struct.Struct("<8sQI")
 HEADER_LIMIT = 1 << 26  # bytes
 STEP = 1 << 22  # bytes read and checked at a time, so that they are still in the processor's cache
-TYPES = {"uint8": torch.uint8, "int64": torch.int64}
+TYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32}
 
 
 class Damaged(Exception):

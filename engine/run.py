@@ -68,7 +68,7 @@ class Run:
         checkpoint.write_atomically(self.folders.checkpoints / "result.json", text.encode())
         self.log_end(result)
         self.log.close()
-        print(describe_result(result))
+        print(describe_result(result, self.job.task))
         return result
 
     def describe(self) -> str:
@@ -80,7 +80,7 @@ class Run:
         return (
             f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
             f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, "
-            f"{len(job.dataset.classes)} classes\n"
+            f"{job.task.targets()}\n"
             f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
             f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
             f"on {job.precision.device} in {str(job.precision.dtype).removeprefix('torch.')}; "
@@ -155,7 +155,7 @@ class Run:
             state.step,
             "Train",
             {
-                "accuracy": metrics["Train"]["accuracy"],
+                **task.train_tags(metrics["Train"]),
                 "images per second": speed,
                 "epoch": state.epoch,
             },
@@ -190,13 +190,12 @@ class Run:
         self.log.graph(job.network, images)
 
     def log_end(self, result: dict) -> None:
-        """Worst mistakes, confusion matrix, and the run's row in the HParams table."""
-        job, data = self.job, self.job.dataset
-        found = report.predictions(self.state.evaluated(), job.evaluations["Test"], job.precision)
-        step = self.state.step
-        self.log.figure("Test/worst mistakes", report.mistakes_figure(data.test.images, *found, data.classes), step)
-        self.log.figure("Test/confusion matrix", report.confusion_figure(*found, data.classes), step)
-        figures = {key: result[key] for key in ("test top-1 error", "test top-5 error", "test loss")}
+        """The task's pictures of the test set, and the run's row in the HParams table."""
+        job, step = self.job, self.state.step
+        found = report.predictions(self.state.evaluated(), job.evaluations["Test"], job.precision, job.task)
+        for name, figure in job.task.figures(*found, job.dataset).items():
+            self.log.figure(f"Test/{name}", figure, step)
+        figures = {key: result[key] for key in job.task.final}
         self.log.hyperparameters(dataclasses.asdict(self.settings), figures, step)
 
 
