@@ -6,6 +6,7 @@ Mean and standard deviation are not listed: they are computed from the training 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
@@ -187,13 +188,15 @@ DATASETS: dict[str, DatasetRow] = {
 
 
 def find_row(name: str) -> DatasetRow:
-    """The row of a data set by its name, or of a folder of images by its path.
+    """The row of a data set by its name, or of a folder of images or a recorded drive by its path.
 
     A folder's image size is read off its images (size 0).
     Raises ValueError where name is neither.
     """
     if name in DATASETS:
         return DATASETS[name]
+    if os.path.isfile(os.path.join(name, "driving_log.csv")):
+        return dataclasses.replace(DATASETS["driving"], name=name, folder=os.path.abspath(name))
     if os.path.isdir(name):
         return DatasetRow(name, "classification", "folder", channels=3, size=0, recipe="original", folder=name)
     if os.sep in name or name.startswith("."):

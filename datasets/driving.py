@@ -51,8 +51,9 @@ class LogRow:
 
 
 def find(row: DatasetRow, data: Path) -> Source | None:
-    """The log and its frames in data, or in data/driving."""
-    for base in bases(row, data):
+    """The log and its frames in data or in data/driving, or in the folder that the user named by its path."""
+    folder = Path(row.folder)
+    for base in (folder,) if folder.is_absolute() else bases(row, data):
         if (base / LOG).is_file():
             return Source("unpacked", (base / LOG, base / FRAMES))
     return None

@@ -158,6 +158,26 @@ def test_the_drive_is_packed_and_read_again(drive, capsys):
     assert load(drive).train.targets[0] == pytest.approx(0.123)
 
 
+def test_a_drive_by_its_path(drive, tmp_path):
+    """Packed apart from others of the same name; the log in the data folder is another's."""
+    (tmp_path / "data").mkdir()
+    write_drive(tmp_path / "data" / "driving", 30)
+    by_path = find_row(str(drive))
+    assert by_path.task == "regression" and find_row("driving").name == "driving"
+    named = datasets.load(ROW, tmp_path / "data", 16)
+    found = datasets.load(by_path, tmp_path / "data", 16)
+    assert same(found, datasets.load(ROW, drive, 16)) and not len(found.train.images) == len(named.train.images)
+    assert len(list((tmp_path / "data" / "packed").iterdir())) == 2
+
+
+def test_folders_of_classes_are_no_drive(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "driving" / split / "left").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "driving" / split / "left" / "1.png")
+    with pytest.raises(ValueError, match="driving: not found"):
+        datasets.load(ROW, tmp_path)
+
+
 def test_test_rows_are_whole_stretches_of_the_drive():
     for count in (25, 507, 8036):
         testing = driving.held_out_stretches(count)

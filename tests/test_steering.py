@@ -61,11 +61,10 @@ def test_a_batch_is_the_literal_version_of_each_image(place, train):
     count = len(index)
     draws = DriveDraws(torch.arange(count) % 3, torch.linspace(0.1, 1.0, count), torch.arange(count) % 4 >= 2)
     images, angles = source(train).apply(index, draws)
+    assert images.is_contiguous(memory_format=torch.channels_last)
     for number in range(count):
-        chance = (int(each[number]) for each in (draws.camera,))
-        expected, angle = literal(
-            rows[index[number]], place, *chance, draws.brightness[number].item(), bool(draws.flip[number])
-        )
+        camera, brightness, flip = (each[number].item() for each in (draws.camera, draws.brightness, draws.flip))
+        expected, angle = literal(rows[index[number]], place, camera, brightness, flip)
         torch.testing.assert_close(images[number], expected, atol=1e-6, rtol=0)
         assert angles[number].item() == pytest.approx(angle, abs=1e-6)
 
