@@ -48,27 +48,30 @@ def range_figure(true: Tensor, predicted: Tensor, largest: float) -> Figure:
     places = torch.arange(len(rows)).numpy()
     axes.bar(places - 0.2, [row[3] for row in rows], 0.4, label="the network")
     axes.bar(places + 0.2, [row[4] for row in rows], 0.4, label="always zero", color="lightgrey")
-    axes.set_xticks(places, [f"{low:g} to {high:g}\n{count} images" for low, high, count, *_ in rows], fontsize=7)
-    axes.set(xlabel="true angle (degrees)", ylabel="mean absolute error (degrees)")
+    axes.set_xticks(places, [f"{low:g} to {high:g}\n(of {count})" for low, high, count, *_ in rows], fontsize=8)
+    axes.set(xlabel="true angle (degrees; of how many images)", ylabel="mean absolute error (degrees)")
     axes.legend()
     return figure
 
 
 def frames_figure(images: Tensor, true: Tensor, predicted: Tensor, count: int = 12) -> Figure:
-    """Frames at equal distances through the test set with both angles (degrees) as lines that lean to their side.
+    """Frames from the leftmost true angle to the rightmost, with both angles (degrees) as lines that lean to a side.
 
-    images: uint8 N x C x H x W. A line starts at the middle of the lower edge; upwards is straight on.
+    images: uint8 N x C x H x W. Up to `count` are shown: those whose true angles are nearest to evenly spaced ones. A
+    line starts at the middle of the lower edge; upwards is straight on.
     """
-    chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long().tolist()
+    wanted = torch.linspace(true.min().item(), true.max().item(), count)
+    chosen = list(dict.fromkeys((true[None] - wanted[:, None]).abs().argmin(1).tolist()))
     height, width = images.shape[2:]
     figure = Figure(figsize=(2 * len(chosen), 2.6), layout="constrained")
     for place, number in enumerate(chosen, start=1):
         axes = figure.add_subplot(1, len(chosen), place)
         axes.imshow(images[number].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray")
-        for angle, colour in ((true[number].item(), TRUE), (predicted[number].item(), PREDICTED)):
+        for angle, colour, thickness in ((true[number].item(), TRUE, 4), (predicted[number].item(), PREDICTED, 2)):
             across, up = math.sin(math.radians(angle)), math.cos(math.radians(angle))
             start, length = (width - 1) / 2, 0.6 * height
-            axes.plot([start, start + length * across], [height - 1, height - 1 - length * up], color=colour)
+            ends = [start, start + length * across], [height - 1, height - 1 - length * up]
+            axes.plot(*ends, color=colour, linewidth=thickness)
         axes.set_axis_off()
         axes.set_title(f"true {true[number]:.1f}\npredicted {predicted[number]:.1f}", fontsize=8)
     figure.suptitle("degrees; green: true, red: predicted", fontsize=8)

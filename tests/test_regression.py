@@ -221,7 +221,8 @@ def test_pictures_show_what_they_say():
     assert [bar.get_height() for bar in bars] == pytest.approx([0, 5, 10, 10, 0, 20])
     images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
     strip = angles.frames_figure(images, true, predicted).axes
-    for axes, *expected in zip(strip, true.tolist(), predicted.tolist(), strict=True):
+    order = true.argsort()  # the strip goes from left to right
+    for axes, *expected in zip(strip, true[order].tolist(), predicted[order].tolist(), strict=True):
         drawn = []
         for line in axes.lines:
             (x0, x1), (y0, y1) = line.get_data()
