@@ -10,6 +10,7 @@ from PIL import Image
 
 from conf.datasets import find_row
 from datasets import driving, steering
+from datasets.batches import TrainingBatches
 from datasets.steering import DriveAugmentation, DriveBatches, DriveDraws, DriveSource
 from tests.drive import REAL, write_drive
 
@@ -143,3 +144,14 @@ def test_any_batch_can_be_drawn_without_those_before_it(train):
 def test_without_shuffling_a_pass_is_in_order(train):
     order = batches(train, shuffle=False).order(0)
     assert order.tolist() == sorted(order.tolist())
+
+
+def test_images_too_come_in_epochs_of_a_given_length():
+    """-steps with any data set: whole passes, each in an order of its own, and batches of the same size."""
+    made = TrainingBatches(None, torch.arange(20, 30), 4, seed=1, shuffle=True, steps=7)
+    passes = made.order(0).split(10)
+    assert len(made) == 7 and made.bounds[-1] == (24, 28) and len(passes) == 3
+    assert all(sorted(each.tolist()) == list(range(20, 30)) for each in passes)
+    assert len({tuple(each.tolist()) for each in passes}) == 3
+    whole = TrainingBatches(None, torch.arange(20, 30), 4, seed=1, shuffle=True)
+    assert torch.equal(whole.order(0), passes[0]) and whole.bounds == [(0, 4), (4, 8), (8, 10)]
