@@ -1,7 +1,7 @@
 """What a data set's task means for a run: its loss, its metrics, what is best, what is reported and drawn.
 
 Chosen by the data set's row. A task answers for all of these, so that the rest of the engine knows of no task:
-make, outputs, loss, sums, metrics, score, describe, tags, train_tags, predictions, result, describe_result, final,
+make, targets, loss, sums, metrics, score, describe, tags, train_tags, predictions, result, describe_result, final,
 figures.
 """
 
