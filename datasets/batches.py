@@ -32,7 +32,7 @@ class TrainingBatches:
         self.source, self.index, self.seed, self.shuffle = source, index, seed, shuffle
         self.bounds = batch_bounds(self.pass_length(), batch_size)
         if steps:
-            self.bounds = batch_bounds(steps * batch_size, batch_size)
+            self.bounds = [(number * batch_size, (number + 1) * batch_size) for number in range(steps)]
 
     def __len__(self) -> int:
         return len(self.bounds)
