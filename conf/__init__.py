@@ -34,7 +34,7 @@ class Settings:
 
     net: str = knob("network, a name from models/ (required)", group="run")
     dataset: str = knob(
-        "data set: cifar10, cifar100, tiny-imagenet, mnist, fashion-mnist, digits, or a folder of images",
+        "data set: cifar10, cifar100, tiny-imagenet, mnist, fashion-mnist, digits, driving, or a folder of images",
         default="cifar100",
         group="run",
     )
@@ -100,6 +100,7 @@ class Settings:
     deterministic: bool = knob("torch's deterministic algorithms only, on every device", default=False, group="machine")
 
     epochs: int = knob("passes over the training images", group="training", low=1, high=100_000)
+    steps: int = knob("batches an epoch (0: one pass over the training images)", default=0, group="training", low=0)
     batch_size: int = knob("images a step", group="training", short="b", low=1)
     accumulate: int = knob(
         "parts in which a process works through its images of a step", default=1, group="training", low=1
@@ -151,6 +152,27 @@ class Settings:
     flip: bool = knob("random horizontal flip", default=False, group="augmentation")
     rotation: float = knob(
         "random rotation within +- this many degrees (0: none)", default=0.0, group="augmentation", low=0.0, high=180.0
+    )
+    correction: float = knob(
+        "driving: correction of the steering angle's tangent for side cameras (0: centre camera only)",
+        default=0.0,
+        group="augmentation",
+        low=0.0,
+        high=1.0,
+    )
+    brightness: float = knob(
+        "driving: smallest factor of the random brightness (1: none)",
+        default=1.0,
+        group="augmentation",
+        low=0.0,
+        high=1.0,
+    )
+    zero_drop: float = knob(
+        "driving: share of the rows with an angle of zero that a pass leaves out",
+        default=0.0,
+        group="augmentation",
+        low=0.0,
+        high=0.99,
     )
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ Mean and standard deviation are not listed: they are computed from the training 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ class DatasetRow:
     recipe    the recipe (conf/recipes/) taken unless -recipe or the network says otherwise
     folder    its folder under -data
     files     the official files; empty where the data comes with a package or is the user's own
+    degrees   that a target of 1 stands for, in a regression
+    layout    what the user has to put into the folder, where there are no official files
     members   for archives that hold pickles: (path in the archive, checksum) of every file that may be read
     """
 
@@ -44,6 +47,8 @@ class DatasetRow:
     recipe: str
     folder: str
     files: tuple[OfficialFile, ...] = ()
+    degrees: float = 1.0
+    layout: str = ""
     members: tuple[tuple[str, str], ...] = ()
 
 
@@ -167,18 +172,31 @@ DATASETS: dict[str, DatasetRow] = {
             recipe="digits",
             folder="",
         ),
+        DatasetRow(
+            name="driving",
+            task="regression",
+            reader="driving",
+            channels=3,
+            size=128,
+            recipe="driving",
+            folder="driving",
+            degrees=25.0,
+            layout="a drive of the Udacity simulator, driving_log.csv and IMG/,",
+        ),
     )
 }
 
 
 def find_row(name: str) -> DatasetRow:
-    """The row of a data set by its name, or of a folder of images by its path.
+    """The row of a data set by its name, or of a folder of images or a recorded drive by its path.
 
     A folder's image size is read off its images (size 0).
     Raises ValueError where name is neither.
     """
     if name in DATASETS:
         return DATASETS[name]
+    if os.path.isfile(os.path.join(name, "driving_log.csv")):
+        return dataclasses.replace(DATASETS["driving"], name=name, folder=os.path.abspath(name))
     if os.path.isdir(name):
         return DatasetRow(name, "classification", "folder", channels=3, size=0, recipe="original", folder=name)
     if os.sep in name or name.startswith("."):

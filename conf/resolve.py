@@ -14,7 +14,12 @@ FOLDER = Path(__file__).parent / "recipes"
 KEYS = [name for name, f in FIELDS.items() if f.metadata["group"] in RECIPE_GROUPS]
 
 # Networks that want another recipe than their data set's row: (network, data set) -> recipe.
-NETWORK_RECIPES: dict[tuple[str, str], str] = {}
+# The digit networks keep the recipes they were published with.
+NETWORK_RECIPES: dict[tuple[str, str], str] = {
+    (net, dataset): recipe
+    for net in ("EffNet_digits", "digits_baseline")
+    for dataset, recipe in (("mnist", net), ("fashion-mnist", net), ("digits", "port_digits"))
+}
 
 
 def recipe_names() -> list[str]:

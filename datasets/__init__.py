@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from conf.datasets import DatasetRow
-from datasets import cifar, digits, folder, mnist, pack, statistics, tiny_imagenet
+from datasets import cifar, digits, driving, folder, mnist, pack, statistics, tiny_imagenet
 from datasets.base import Dataset, Source, Split, channel_statistics, resized
 from datasets.download import download
 from datasets.places import storage
@@ -27,12 +29,14 @@ NEVER = Streaming()
 class Reader:
     """find(row, data) says where a data set lies, or None; read(row, source, size) returns classes, train, test.
 
-    downloads is the folder under data that official files are downloaded to, with {folder} for the row's.
+    downloads is the folder under data that official files are downloaded to, with {folder} for the row's;
+    statistics gives the mean and std that images are normalised with.
     """
 
     find: Callable[[DatasetRow, Path], Source | None]
     read: Callable[[DatasetRow, Source, int | None], tuple[tuple[str, ...], Split, Split]]
     downloads: str = ""
+    statistics: Callable[[torch.Tensor], tuple[tuple[float, ...], tuple[float, ...]]] = channel_statistics
 
 
 READERS: dict[str, Reader] = {
@@ -41,6 +45,7 @@ READERS: dict[str, Reader] = {
     "mnist": Reader(mnist.find, mnist.read, downloads="{folder}/raw"),
     "digits": Reader(digits.find, digits.read),
     "folder": Reader(folder.find, folder.read),
+    "driving": Reader(driving.find, driving.read, downloads="{folder}", statistics=driving.pixel_range),
 }
 
 
@@ -110,7 +115,7 @@ def _read(row: DatasetRow, source: Source, size: int | None) -> Dataset:
     read = folder.read if source.kind == "images" else READERS[row.reader].read
     classes, train, test = read(row, source, size)
     train, test = resized(train, size), resized(test, size)
-    mean, std = channel_statistics(train.images)
+    mean, std = READERS[row.reader].statistics(train.images)
     return Dataset(row=row, classes=classes, train=train, test=test, mean=mean, std=std)
 
 

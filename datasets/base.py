@@ -15,7 +15,9 @@ from conf.datasets import DatasetRow
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their classes: images is uint8, N x C x H x W; targets is int64, N, an index into the classes.
+    """Images with what is to be told of them.
+
+    images is uint8, N x C x H x W; targets is int64, N, an index into the classes; for a regression float32, N.
 
     A folder that streams has datasets.stream.StreamedImages for images: the same shape and images[number], no tensor.
     """

@@ -32,13 +32,23 @@ class TrainingBatches:
 
     The order depends on (seed, epoch) only and the augmentation on (seed, epoch, batch).
     share: (rank, count) of the process, which gets the rank-th of count even parts of every batch.
+    steps: batches an epoch, of as many passes as that takes; 0: one pass.
     """
 
     def __init__(
-        self, source, index: Tensor, batch_size: int, seed: int, shuffle: bool, share: tuple[int, int] = (0, 1)
+        self,
+        source,
+        index: Tensor,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        share: tuple[int, int] = (0, 1),
+        steps: int = 0,
     ) -> None:
         self.source, self.index, self.seed, self.shuffle, self.share = source, index, seed, shuffle, share
-        self.bounds = batch_bounds(len(index), batch_size)
+        self.bounds = batch_bounds(self.pass_length(), batch_size)
+        if steps:
+            self.bounds = [(number * batch_size, (number + 1) * batch_size) for number in range(steps)]
 
     def __len__(self) -> int:
         return len(self.bounds)
@@ -49,10 +59,7 @@ class TrainingBatches:
         A share has at least the two images that batch norm needs. Those that are not its own come last and have no
         targets.
         """
-        order = self.index
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
-            order = self.index[torch.randperm(len(self.index), generator=generator)]
+        order = self.order(epoch)
         rows = [self._rows(stop - start) for start, stop in self.bounds]
         parts = (order[start:stop][own] for (start, stop), own in zip(self.bounds[first:], rows[first:], strict=True))
         fetched = self.source.fetch(parts, derived_seed(self.seed, "decoding", epoch))
@@ -68,6 +75,18 @@ class TrainingBatches:
         own = shared(count, self.share)
         fill = [] if self.share[1] == 1 else range(min(count, 2 - len(own)))
         return torch.tensor([*own, *fill])
+
+    def order(self, epoch: int) -> Tensor:
+        """The images of an epoch, in the order they come in: passes over the index, each drawn anew."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
+        passes = -(-self.bounds[-1][1] // self.pass_length())
+        return torch.cat([self.one_pass(generator) for _ in range(passes)])
+
+    def pass_length(self) -> int:
+        return len(self.index)
+
+    def one_pass(self, generator: torch.Generator) -> Tensor:
+        return self.index[torch.randperm(len(self.index), generator=generator)] if self.shuffle else self.index
 
 
 class EvaluationBatches:

@@ -35,7 +35,7 @@ def find(row: DatasetRow, data: Path) -> Source:
 
 def find_under(row: DatasetRow, data: Path) -> Source | None:
     """The images of a data set of the table, laid out in data/<name or folder>/{train, test or val}/<class>/."""
-    for base in bases(row, data)[1:]:
+    for base in bases(row, data)[1:] if row.task == "classification" else ():
         test = _test_folder(base)
         if test is not None and (base / "train").is_dir():
             return Source("images", (base / "train", test))

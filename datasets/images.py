@@ -19,7 +19,12 @@ CHUNK = 64  # images a task: Python's overhead for a task is that of several sma
 
 
 def decode_images(
-    names: Sequence[str], read: Callable[[str], bytes], channels: int, side: int, label: str
+    names: Sequence[str],
+    read: Callable[[str], bytes],
+    channels: int,
+    side: int,
+    label: str,
+    decode: Callable[[str, bytes, int, int], np.ndarray] | None = None,
 ) -> torch.Tensor:
     """Decode files into a tensor, N x channels x side x side, uint8.
 
@@ -27,23 +32,25 @@ def decode_images(
     read      returns a file's bytes; it is called from several threads
     channels  1: grey, 3: RGB
     label     of the progress bar
+    decode    what makes pixels of a file's bytes; None: decode_image
 
     An image that is not side x side is resized so that its shorter side fits (bilinear, antialiased), then cut
     to its centre. Raises ValueError naming the first file that is not a readable image.
     """
     images = torch.empty(len(names), side, side, channels, dtype=torch.uint8)
     pixels = images.numpy()
+    decode_one = decode or decode_image
 
-    def decode(start: int) -> int:
+    def decode_chunk(start: int) -> int:
         stop = min(start + CHUNK, len(names))
         for index in range(start, stop):
-            pixels[index] = decode_image(names[index], read(names[index]), channels, side)
+            pixels[index] = decode_one(names[index], read(names[index]), channels, side)
         return stop - start
 
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         with tqdm(total=len(names), desc=f"reading {label}", unit="image", leave=False, disable=None) as progress:
-            for done in pool.map(decode, range(0, len(names), CHUNK)):
+            for done in pool.map(decode_chunk, range(0, len(names), CHUNK)):
                 progress.update(done)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -32,7 +32,7 @@ MAGIC = b"REUSEPK1"  # the digit counts versions of the format
 START = struct.Struct("<8sQI")
 HEADER_LIMIT = 1 << 26  # bytes
 STEP = 1 << 22  # bytes read and checked at a time, so that they are still in the processor's cache
-TYPES = {"uint8": torch.uint8, "int64": torch.int64}
+TYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32}
 
 
 class Damaged(Exception):
@@ -45,7 +45,7 @@ def file_name(row: DatasetRow, data: Path, folder: Path, size: int | None) -> st
     The user's own folders of images, and data folders that share the user's cache, are told apart by a digest.
     """
     label = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(row.name).name) or "images"
-    own = row.folder if row.reader == "folder" else "" if folder == data else str(data)
+    own = row.folder if row.reader == "folder" or os.path.isabs(row.folder) else "" if folder == data else str(data)
     if own:
         label += "-" + hashlib.sha256(str(Path(own).expanduser().resolve()).encode()).hexdigest()[:12]
     return f"{label}-{size or row.size or 'auto'}.packed"

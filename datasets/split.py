@@ -23,3 +23,20 @@ def held_out(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
     except ValueError as error:
         raise ValueError(f"-val {share:g}: cannot hold out that share of {len(targets)} images ({error})") from None
     return torch.from_numpy(training).sort().values, torch.from_numpy(validation).sort().values
+
+
+def held_out_rows(count: int, share: float) -> tuple[Tensor, Tensor]:
+    """(training index, validation index), both sorted, of rows whose neighbours are alike, such as those of a drive.
+
+    The rows are cut into stretches of equal length, twenty of them or, for a small share, as many as it takes; as many
+    as make the share are held out, spread evenly. Raises ValueError where the share is less than a row, or all rows.
+    """
+    if share and not 1 <= round(share * count) < count:
+        raise ValueError(f"-val {share:g}: cannot hold out that share of {count} rows; give a larger one, or 0")
+    everything = torch.arange(count)
+    stretches = max(20, round(1 / share)) if share else 1
+    chosen = round(stretches * share)
+    number = everything * stretches // count
+    # of stretches 0, 1, ... those at which number x chosen / stretches passes another whole number
+    validating = (number * chosen + stretches // 2) % stretches < chosen
+    return everything[~validating], everything[validating]

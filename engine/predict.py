@@ -10,12 +10,13 @@ import csv
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,6 +26,7 @@ from conf.datasets import DATASETS
 from conf.resolve import saved_settings
 from datasets.augment import Augmentation, ImageSource
 from datasets.base import Split, resized
+from datasets.driving import FRAME_SIZE, frame_pixels
 from datasets.folder import images_in
 from datasets.images import decode_frames
 from engine import checkpoint
@@ -40,7 +42,7 @@ class ClassTable:
     """Logits as the likeliest classes with their probabilities. content: of the checkpoint.
 
     What a task needs here: outputs, the network's; header, the names of its columns; rows(), the columns' values for
-    a batch; words(), the lines for one image.
+    a batch; words(), the lines for one image; cut(), how an image is brought to a side (None: as decode_images does).
     """
 
     def __init__(self, content: dict) -> None:
@@ -63,13 +65,40 @@ class ClassTable:
             rows.append(row)
         return rows
 
+    def cut(self, side: int) -> None:
+        return None
+
     def words(self, row: list) -> list[str]:
         if row[1] == "nan":
             return ["no class: the network's outputs overflow on this image"]
         return [f"{float(row[place + 1]):8.2%}  {row[place]}" for place in range(0, len(row), 2)]
 
 
-TABLES = {"classification": ClassTable}
+class AngleTable:
+    """Outputs as angles, in the unit of the targets and in degrees, of whole frames of a drive."""
+
+    outputs = 1
+    header = ["angle", "degrees"]
+
+    def __init__(self, content: dict) -> None:
+        self.degrees = content["degrees"]
+
+    def rows(self, outputs: Tensor) -> list[list]:
+        return [[f"{angle:.6f}", f"{self.degrees * angle:.3f}"] for angle in outputs.float().squeeze(1).tolist()]
+
+    def words(self, row: list) -> list[str]:
+        return [f"angle {row[0]}, {row[1]} degrees"]
+
+    def cut(self, side: int) -> Callable[[Image.Image], Image.Image]:
+        def road(frame: Image.Image) -> Image.Image:
+            if frame.size != FRAME_SIZE:
+                raise ValueError(f"{frame.width}x{frame.height} pixels, where the simulator's frames have 320x160")
+            return Image.fromarray(frame_pixels(frame, side))
+
+        return road
+
+
+TABLES = {"classification": ClassTable, "regression": AngleTable}
 
 
 def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> None:
@@ -137,7 +166,7 @@ def load_network(settings: Settings, content: dict, outputs: int, weights: Path)
 def predictions(files: list[str], network: torch.nn.Module, table, settings: Settings, content: dict) -> Iterator[list]:
     """A row [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
     precision = Precision.choose(settings.amp, next(network.parameters()).device)
-    for names, pixels in read_images(files, settings, content):
+    for names, pixels in read_images(files, table, settings, content):
         images = normalised(pixels, content, precision.device)
         with precision.autocast():
             outputs = network(images)
@@ -145,7 +174,7 @@ def predictions(files: list[str], network: torch.nn.Module, table, settings: Set
             yield [*name, *row]
 
 
-def read_images(files: list[str], settings: Settings, content: dict) -> Iterator[tuple[list[tuple], Tensor]]:
+def read_images(files: list[str], table, settings: Settings, content: dict) -> Iterator[tuple[list[tuple], Tensor]]:
     """([(path, frame), ...], uint8 N x C x S x S) for up to CHUNK frames at a time.
 
     As in training: the images of a published data set have its size, and are then resized to the run's.
@@ -155,7 +184,7 @@ def read_images(files: list[str], settings: Settings, content: dict) -> Iterator
     side = row.size if row is not None and row.files else size
 
     def decode(path: str) -> list:
-        return list(decode_frames(path, Path(path).read_bytes(), channels, side))
+        return list(decode_frames(path, Path(path).read_bytes(), channels, side, table.cut(side)))
 
     progress = tqdm(total=len(files), desc="reading", unit="file", leave=False, disable=None)
     with progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -1,4 +1,4 @@
-"""Pictures at the end of a run: the worst mistakes and the confusion matrix."""
+"""What a finished network makes of images; pictures of classes: the worst mistakes and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from engine.device import Precision
 
 
 @torch.inference_mode()
-def predictions(network: nn.Module, batches: EvaluationBatches, precision: Precision) -> tuple[Tensor, Tensor]:
-    """(probabilities N x classes, targets N) of all images of batches, on the CPU, in eval mode."""
+def predictions(network: nn.Module, batches: EvaluationBatches, precision: Precision, task) -> tuple[Tensor, Tensor]:
+    """(what the task makes of the outputs, targets N) for all images of batches, on the CPU, in eval mode.
+
+    For a classification that is probabilities, N x classes; for a regression angles, N.
+    """
     network.eval()
-    probabilities, targets = [], []
+    found, targets = [], []
     for images, batch_targets in batches:
         with precision.autocast():
-            logits = network(images)
-        probabilities.append(logits.float().softmax(1).cpu())
+            outputs = network(images)
+        found.append(task.predictions(outputs).cpu())
         targets.append(batch_targets.cpu())
-    return torch.cat(probabilities), torch.cat(targets)
+    return torch.cat(found), torch.cat(targets)
 
 
 def confusion_figure(probabilities: Tensor, targets: Tensor, classes: tuple[str, ...]) -> Figure:

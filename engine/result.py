@@ -18,9 +18,13 @@ from engine.state import TrainState
 
 
 def make_result(job: Job, state: TrainState) -> dict:
-    """The content of result.json; errors are shares of 1."""
+    """The content of result.json; what it says of the test set is the task's (engine/tasks.py)."""
     settings = job.settings
     best, last = state.history[state.best["epoch"] - 1], state.history[-1]
+    best_epoch = {
+        "best epoch": state.best["epoch"],
+        "best epoch chosen on": {"Val": "validation images", "Test": "test set"}[job.chosen_on],
+    }
     return {
         "net": settings.net,
         "dataset": settings.dataset,
@@ -30,18 +34,12 @@ def make_result(job: Job, state: TrainState) -> dict:
         "epochs trained": state.epoch,
         "stopped early": state.epoch < settings.epochs,
         **{key: last[key] for key in ("train loss", "val loss") if key in last},
-        "test loss": last["test loss"],
-        "test top-1 error": 1 - last["test accuracy"],
-        "test top-5 error": 1 - last["test top-5"],
-        "best epoch": state.best["epoch"],
-        "best epoch chosen on": {"Val": "validation images", "Test": "test set"}[job.chosen_on],
-        "best test top-1 error": 1 - best["test accuracy"],
-        "best test top-5 error": 1 - best["test top-5"],
+        **job.task.result(test_metrics(last), test_metrics(best), best_epoch),
         "parameters": job.parameters,
         "macs": job.macs,
         "weights bytes": weights_size(state.evaluated().state_dict()),
         "seconds": state.seconds,
-        "images per second": len(job.training.index) * state.epoch / state.seconds,
+        "images per second": job.training.bounds[-1][1] * state.epoch / state.seconds,
         "processes": job.processes.count,
         "device": device_name(job.precision.device),
         "versions": {
@@ -62,18 +60,22 @@ def to_json(result: dict) -> str:
     return json.dumps(plain, indent=2, allow_nan=False) + "\n"
 
 
-def describe_result(result: dict) -> str:
+def test_metrics(row: dict) -> dict[str, float]:
+    """The metrics of the test set in a row of the history."""
+    return {key.removeprefix("test "): value for key, value in row.items() if key.startswith("test ")}
+
+
+def describe_result(result: dict, task) -> str:
     """Three lines for the terminal, four where the run stopped early; they say which images chose the best epoch."""
     stopped = (
         f"stopped early, after {result['epochs trained']} of {result['epochs']} epochs: "
         f"{result['epochs trained'] - result['best epoch']} in a row without a better score "
         f"on the {result['best epoch chosen on']}\n"
     )
+    last, best = task.describe_result(result)
     return (stopped if result["stopped early"] else "") + (
-        f"last epoch: test top-1 error {100 * result['test top-1 error']:.2f} %, "
-        f"top-5 error {100 * result['test top-5 error']:.2f} %\n"
-        f"best epoch ({result['best epoch']}, chosen on the {result['best epoch chosen on']}): "
-        f"test top-1 error {100 * result['best test top-1 error']:.2f} %\n"
+        f"last epoch: {last}\n"
+        f"best epoch ({result['best epoch']}, chosen on the {result['best epoch chosen on']}): {best}\n"
         f"trained for {result['seconds']:.0f} s at {result['images per second']:.0f} images/s"
     )
 

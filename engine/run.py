@@ -60,7 +60,7 @@ class Run:
         if not self.processes.is_first:
             return result
         checkpoint.write_atomically(self.folders.checkpoints / "result.json", to_json(result).encode())
-        print(describe_result(result))
+        print(describe_result(result, self.job.task))
         return result
 
     def open_log(self) -> RunLog | NoLog:
@@ -104,7 +104,7 @@ class Run:
         return (
             f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
             f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, "
-            f"{len(job.dataset.classes)} classes\n"
+            f"{job.task.targets()}\n"
             f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
             f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
             f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}; "
@@ -185,7 +185,7 @@ class Run:
         for split, values in metrics.items():
             row |= {f"{split.lower()} {key}": value for key, value in values.items()}
         seconds = state.seconds - (state.history[-1]["seconds"] if state.history else 0.0)
-        speed = len(self.job.training.index) / seconds
+        speed = self.job.training.bounds[-1][1] / seconds
         state.history.append(row | {"images per second": speed, "seconds": state.seconds})
         return state.is_best(self.job.task.score(metrics[self.job.chosen_on]))
 
@@ -196,7 +196,7 @@ class Run:
             state.step,
             "Train",
             {
-                "accuracy": metrics["Train"]["accuracy"],
+                **task.train_tags(metrics["Train"]),
                 "images per second": speed,
                 "epoch": state.epoch,
             },
@@ -218,6 +218,7 @@ class Run:
             "task": self.job.task.name,
             "steps_per_epoch": len(self.job.training),
             "classes": list(data.classes),
+            "degrees": data.row.degrees,
             "mean": list(data.mean),
             "std": list(data.std),
             "image_size": data.train.images.shape[-1],
@@ -238,12 +239,11 @@ class Run:
         self.log.graph(job.network, images)
 
     def log_end(self) -> None:
-        """Worst mistakes, confusion matrix, and the run's row in the HParams table."""
+        """The task's pictures of the test set, and the run's row in the HParams table."""
         result = make_result(self.job, self.state)
-        job, data = self.job, self.job.dataset
-        found = report.predictions(self.state.evaluated(), job.evaluations["Test"].whole(), job.precision)
-        step = self.state.step
-        self.log.figure("Test/worst mistakes", report.mistakes_figure(data.test.images, *found, data.classes), step)
-        self.log.figure("Test/confusion matrix", report.confusion_figure(*found, data.classes), step)
-        figures = {key: result[key] for key in ("test top-1 error", "test top-5 error", "test loss")}
+        job, step = self.job, self.state.step
+        found = report.predictions(self.state.evaluated(), job.evaluations["Test"].whole(), job.precision, job.task)
+        for name, figure in job.task.figures(*found, job.dataset).items():
+            self.log.figure(f"Test/{name}", figure, step)
+        figures = {key: result[key] for key in job.task.final}
         self.log.hyperparameters(dataclasses.asdict(self.settings), figures, step)

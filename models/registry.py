@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -15,10 +15,15 @@ SMALLEST_IMAGE = 8  # pixels: every network halves the map three times
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered network. shuffle_groups: g of the channel shuffle before its Reuse, for the cheap ones."""
+    """A registered network.
+
+    shuffle_groups  g of the channel shuffle before its Reuse, for the cheap ones
+    usual           num_classes, in_channels and image_size of what it is meant for, where create()'s are not
+    """
 
     builder: Callable[..., nn.Module]
     shuffle_groups: int
+    usual: dict[str, int] = field(default_factory=dict)
 
     def takes(self, parameter: str) -> bool:
         """Whether the builder has this parameter: literal (a cheap network) or width."""
@@ -28,7 +33,9 @@ class Entry:
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register(builder: Callable[..., nn.Module] | None = None, *, shuffle_groups: int = 1):
+def register(
+    builder: Callable[..., nn.Module] | None = None, *, shuffle_groups: int = 1, usual: dict[str, int] | None = None
+):
     """Decorator: registers a builder under its function's name, which is the word after -net.
 
     A builder takes num_classes, in_channels and image_size, and width and literal where it has them.
@@ -38,7 +45,7 @@ def register(builder: Callable[..., nn.Module] | None = None, *, shuffle_groups:
     def add(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if function.__name__ in _ENTRIES:
             raise ValueError(f"a network named {function.__name__} is registered already; give this one another name")
-        _ENTRIES[function.__name__] = Entry(function, shuffle_groups)
+        _ENTRIES[function.__name__] = Entry(function, shuffle_groups, usual or {})
         return function
 
     return add(builder) if builder is not None else add

@@ -1,9 +1,10 @@
 """What a network costs: parameters and multiply-accumulates; and what running a network's file prints.
 
-    python models/cheapV3.py [NETWORK] [-size 32] [-classes 100] [-width 1]
+    python models/cheapV3.py [NETWORK] [-size N] [-classes N] [-width 1]
 
 For each network of the file: torchsummary's table of layers, the figures of three counters and what they differ in
-(see counters.py), parameters, size, and the measured time of a forward pass.
+(see counters.py), parameters, size, and the measured time of a forward pass. Size and classes are those that the
+network is meant for, unless they are given.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -24,15 +26,15 @@ from models.reuse import ConvOnCopies, LinearOnCopies
 from utils import OneLineParser
 
 MEGABYTE = 1024**2  # bytes; as torchsummary has it
-IN_CHANNELS = 3
+IN_CHANNELS, SIZE, CLASSES = 3, 32, 100  # of networks that are not meant for something else
 TORCH_COUNTS = "MACs of every convolution and matrix product that runs; not bias, batch norm, activations, pools, sums"
 COUNTERS = (  # name, function, what it counts
     ("thop", counters.thop_count, "in layers of the very classes it knows: MACs without bias, batch norm"),
     ("flopth", counters.flopth_count, "in layers: MACs with convolutions' bias, batch norm, activations, 2-D pools"),
 )
 FLAGS = (  # word, type, default, help
-    ("size", int, 32, "side of the image in pixels"),
-    ("classes", int, 100, "number of classes"),
+    ("size", int, None, f"side of the image in pixels (default: {SIZE}, or what the network is meant for)"),
+    ("classes", int, None, f"number of classes (default: {CLASSES}, or what the network is meant for)"),
     ("width", float, 1.0, "width multiplier, for the networks that have one"),
 )
 
@@ -145,16 +147,15 @@ def describe(name: str, network: nn.Module, in_channels: int, image_size: int, l
     return "\n".join(lines)
 
 
-def options(file: str, words: list[str]) -> argparse.Namespace:
+def options(file: str, words: list[str], flags: tuple = FLAGS) -> argparse.Namespace:
     """Raises ValueError for words that are no options, and for values that cannot be."""
     parser = OneLineParser(prog=f"{file}.py", description="Prints what this file's networks cost.", allow_abbrev=False)
     parser.add_argument("network", nargs="?", help="one of the file's networks (default: all of them)")
-    for word, kind, default, text in FLAGS:
-        parser.add_argument(
-            f"-{word}", f"--{word}", type=kind, default=default, metavar="N", help=f"{text} (default: {default:g})"
-        )
+    for word, kind, default, text in flags:
+        text += "" if default is None else f" (default: {default:g})"
+        parser.add_argument(f"-{word}", f"--{word}", type=kind, default=default, metavar="N", help=text)
     given = parser.parse_args(words)
-    if given.classes < 1:
+    if given.classes is not None and given.classes < 1:
         raise ValueError(f"-classes {given.classes}: must be at least 1")
     if not (math.isfinite(given.width) and given.width > 0):
         raise ValueError(f"-width {given.width:g}: must be a finite number above 0")
@@ -172,16 +173,44 @@ def names_of(file: str, wanted: str | None) -> list[str]:
     raise ValueError(f"{wanted}: no network of this file; it has {', '.join(names)}")
 
 
+def shape_of(name: str, given: argparse.Namespace) -> dict[str, int]:
+    """What a network is built for: what was given, else what it is meant for."""
+    usual = dict(num_classes=CLASSES, in_channels=IN_CHANNELS, image_size=SIZE) | registry.entry(name).usual
+    asked = dict(num_classes=given.classes, image_size=given.size)
+    return usual | {key: value for key, value in asked.items() if value is not None} | {"width": given.width}
+
+
 def main(file: str, words: list[str] | None = None) -> int:
     """Describes the networks of models/<file>.py. words: the command line's. Returns the exit status."""
+    return main_with(file, words)
+
+
+def main_with(
+    file: str,
+    words: list[str] | None = None,
+    flags: tuple = (),
+    check: Callable[[argparse.Namespace], None] = lambda given: None,
+    describe_more: Callable[[argparse.Namespace], str] | None = None,
+) -> int:
+    """As main(), for a file that prints more than its networks.
+
+    flags          further ones, as in FLAGS
+    check          raises ValueError for values that cannot be
+    describe_more  gives what stands below the networks
+    """
     try:
-        given = options(file, sys.argv[1:] if words is None else words)
-        shape = dict(num_classes=given.classes, in_channels=IN_CHANNELS, image_size=given.size, width=given.width)
+        given = options(file, sys.argv[1:] if words is None else words, FLAGS + flags)
+        check(given)
         with torch.random.fork_rng(devices=[]):
-            built = {name: registry.create(name, **shape) for name in names_of(file, given.network)}
+            shapes = {name: shape_of(name, given) for name in names_of(file, given.network)}
+            built = {name: registry.create(name, **shape) for name, shape in shapes.items()}
             for name, network in built.items():
+                shape = shapes[name]
                 literal = registry.create(name, **shape, literal=True) if name in registry.cheap_names() else None
-                print(describe(name, network, IN_CHANNELS, given.size, literal), end="\n\n", flush=True)
+                text = describe(name, network, shape["in_channels"], shape["image_size"], literal)
+                print(text, end="\n\n", flush=True)
+            if describe_more is not None:
+                print(describe_more(given), flush=True)
     except ValueError as error:
         print(f"{file}.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -190,7 +190,7 @@ def test_sizes(name):
     assert sizes.stored == sum(weight.numel() for weight in network.parameters())
     assert sizes.copies == COPIES.get(name, 0)
     if name not in EFFNETS:
-        with_bias = "SqueezeNet" in name
+        with_bias = "SqueezeNet" in name or name.startswith(("EffNet_", "digits_", "steering_"))
         norms = sum(layer.num_features for layer in network.modules() if isinstance(layer, NORMS))
         assert sizes.batch_norms == norms * (2 if with_bias else 1)
     assert sizes.folded == sizes.stored - sizes.copies - sizes.batch_norms

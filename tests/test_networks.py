@@ -23,6 +23,14 @@ COUNTS = {
     "EffNet": (151_146, 151_146 + 90 * 4097, 151_146 + 190 * 4097, 6.009),
     "EffNet_baseline": (412_234, 412_234 + 90 * 4097, 412_234 + 190 * 4097, 39.928),
 }
+# Of the networks that are meant for something else (classes, channels, size): parameters and MACs there
+MEANT = {
+    "EffNet_digits": (dict(num_classes=10, in_channels=1, image_size=28), 68_090, 974_592),
+    "digits_baseline": (dict(num_classes=10, in_channels=1, image_size=28), 147_658, 5_318_016),
+    "EffNet_steering": (dict(num_classes=1, in_channels=3, image_size=128), 629_537, 40_716_352),
+    "steering_baseline": (dict(num_classes=1, in_channels=3, image_size=128), 865_921, 296_263_744),
+}
+NAMES = [*COUNTS, *MEANT]
 # M MACs of the default form, where the copies' weights are added
 SUMMED_MACS = {
     "cheapV2": 43.792,
@@ -38,7 +46,7 @@ def forms(name: str) -> list[bool]:
 
 
 def test_every_network_has_its_counts_listed():
-    assert set(models.names()) == set(COUNTS)
+    assert set(models.names()) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -57,13 +65,56 @@ def test_macs(name):
         assert round(mac_count(models.create(name), 3, 32) / 1e6, 3) == SUMMED_MACS[name]
 
 
+@pytest.mark.parametrize("name", MEANT)
+def test_counts_of_what_it_is_meant_for(name):
+    shape, parameters, macs = MEANT[name]
+    network = models.create(name, **shape)
+    assert models.registry.entry(name).usual == shape
+    assert parameter_count(network) == parameters
+    assert mac_count(network, shape["in_channels"], shape["image_size"]) == macs
+
+
+def test_steering_with_running_statistics():
+    """The source reports 630,433: Keras counts the batch norms' running statistics as well."""
+    network = models.create("EffNet_steering", **MEANT["EffNet_steering"][0])
+    buffers = sum(each.numel() for key, each in network.named_buffers() if "num_batches" not in key)
+    assert parameter_count(network) + buffers == 630_433
+
+
+def test_a_narrow_block_drops_no_row():
+    """Height 7: the last row reaches the result through the row of zeros below it; it would else be cut off."""
+    block = models.create("EffNet_digits", **MEANT["EffNet_digits"][0]).eval().blocks[2]
+    x = torch.rand(1, 64, 7, 7)
+    other = x.clone()
+    other[:, :, 6] += 1
+    y, changed = block(x), block(other)
+    assert y.shape == (1, 64, 4, 3)
+    assert not torch.equal(y[:, :, 3], changed[:, :, 3]) and torch.equal(y[:, :, :2], changed[:, :, :2])
+    # the last row of the result, from the definition: the upper row of the 2x1 kernel alone
+    before = block[:4](x)
+    upper = F.conv2d(before[:, :, 6:], block.reduce.conv.weight[:, :, :1])
+    torch.testing.assert_close(y[:, :, 3:], F.relu(upper))
+
+
+def test_steering_starts_he_normal():
+    """Standard deviations of sqrt(2 / inputs), but for the last layer; activations keep their size through it."""
+    torch.manual_seed(0)
+    network = models.create("EffNet_steering", **MEANT["EffNet_steering"][0])
+    layers = [each for each in network.modules() if isinstance(each, torch.nn.Conv2d | torch.nn.Linear)]
+    for layer in layers[:-1]:
+        weight = layer.weight.detach()
+        spread = (2 / weight[0].numel()) ** 0.5
+        assert weight.std().item() == pytest.approx(spread, rel=4 / weight.numel() ** 0.5), layer
+        assert layer.bias is None or not layer.bias.any()
+
+
 @pytest.mark.parametrize(("name", "expected"), [("EffNet", 5.640), ("EffNet_baseline", 39.559)])
 def test_macs_at_ten_classes(name, expected):
     """As the source has them."""
     assert round(mac_count(models.create(name, num_classes=10), 3, 32) / 1e6, 3) == expected
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_forward_and_backward(name):
     torch.manual_seed(0)
     for literal in forms(name):
@@ -75,9 +126,9 @@ def test_forward_and_backward(name):
             assert parameter.grad is not None and parameter.grad.isfinite().all(), key
 
 
-@pytest.mark.parametrize("name", COUNTS)
-@pytest.mark.parametrize("side", [64, 224])
-def test_larger_images(name, side):
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("side", [8, 17, 64, 224])
+def test_other_sizes(name, side):
     network = models.create(name, num_classes=200, image_size=side).eval()
     with torch.no_grad():
         assert network(torch.rand(1, 3, side, side)).shape == (1, 200)

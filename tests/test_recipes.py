@@ -8,7 +8,7 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from conf.resolve import FOLDER, KEYS, read_recipe, settings
+from conf.resolve import FOLDER, KEYS, NETWORK_RECIPES, read_recipe, settings
 from engine.schedule import learning_rate_factor, make_optimizer, make_schedule
 
 STEPS = 391  # of an epoch of 50,000 images in batches of 128
@@ -94,6 +94,33 @@ def test_every_recipe_is_whole(path):
         if key == "least_warm_steps":
             value = 0  # it is for shorter runs
         assert list(found) == value if isinstance(value, list) else found == value
+
+
+def test_networks_with_recipes_of_their_own():
+    """The published ones of the digit networks and of steering; -recipe overrules them; others take the row's."""
+    for dataset in ("mnist", "fashion-mnist"):
+        chosen = settings({"net": "EffNet_digits", "dataset": dataset})
+        assert (chosen.optimizer, chosen.lr, chosen.batch_size, chosen.epochs) == ("adam", 1e-2, 1000, 50)
+        chosen = settings({"net": "digits_baseline", "dataset": dataset})
+        assert (chosen.optimizer, chosen.lr, chosen.epochs) == ("adam", 1e-3, 20)
+        assert (chosen.crop, chosen.flip, chosen.rotation) == (0, False, 0)
+        assert settings({"net": "EffNet", "dataset": dataset}).recipe == "mnist"
+        assert settings({"net": "EffNet_digits", "dataset": dataset, "recipe": "mnist"}).recipe == "mnist"
+    for net in ("EffNet_digits", "digits_baseline"):
+        assert settings({"net": net, "dataset": "digits"}).batch_size == 64
+    for net in ("EffNet_steering", "steering_baseline"):
+        chosen = settings({"net": net, "dataset": "driving"})
+        assert (chosen.optimizer, chosen.lr, chosen.batch_size, chosen.epochs) == ("adam", 1e-3, 128, 21)
+        assert (chosen.steps, chosen.correction, chosen.brightness, chosen.zero_drop) == (128, 0.25, 0.1, 0.8)
+        assert chosen.flip and not chosen.warm and chosen.schedule == "constant"
+
+
+def test_every_recipe_of_a_network_exists():
+    import models
+    from conf.datasets import DATASETS
+
+    for (net, dataset), recipe in NETWORK_RECIPES.items():
+        assert net in models.names() and dataset in DATASETS and (FOLDER / f"{recipe}.yaml").is_file()
 
 
 def test_command_line_overrides_the_recipe():
