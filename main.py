@@ -173,6 +173,9 @@ def main() -> int:
     except ValueError as error:
         print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"main.py: {error.filename or 'output'}: {error.strerror or error}; nothing was trained", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # a run under way has its own way to stop (engine/interruption.py)
         print("main.py: stopped, before or after any training", file=sys.stderr)
         return 130

@@ -72,11 +72,6 @@ class Processes:
         self.from_first(lambda: result.append(make()))
         return result[0] if self.is_first else make()
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.count > 1:
-            self.largest(0)
-
     def together(self, network: nn.Module) -> nn.Module:
         """network as it is trained: its gradients are the mean over the processes."""
         if self.count == 1:

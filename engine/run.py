@@ -41,6 +41,9 @@ class Run:
             with Interruption(self.processes.largest) as self.interruption, determinism(self.settings.deterministic):
                 self.log = self.open_log()
                 self.train()
+            result = make_result(self.job, self.state)
+            if self.processes.is_first:
+                checkpoint.write_atomically(self.folders.checkpoints / "result.json", to_json(result).encode())
         except Interrupted:
             print(f"stopped in epoch {self.state.epoch + 1}, all is saved; go on with: {again}")
             raise
@@ -56,10 +59,6 @@ class Run:
                 f"{error.filename or self.folders.checkpoints}: not written ({error.strerror or error}); older "
                 f"checkpoints are as they were: make room, then {again}"
             ) from None
-        result = make_result(self.job, self.state)
-        if not self.processes.is_first:
-            return result
-        checkpoint.write_atomically(self.folders.checkpoints / "result.json", to_json(result).encode())
         print(describe_result(result, self.job.task))
         return result
 

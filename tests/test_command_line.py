@@ -218,6 +218,7 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -crop -1", "-crop -1: must be at least"),
     ("-net cheapV3 -dataset digits -size 5000", "-size 5000: must be at most"),
     ("-net cheapV3 -dataset digits -name ..", "plain word"),
+    ("-net cheapV3 -dataset digits -out mine.yaml", "mine.yaml"),
     ("-net cheapV3 -dataset digits -width -1", "-width -1.0: must be at least"),
     ("-resume empty -weights other.pth", "leave out -weights"),
 ]
