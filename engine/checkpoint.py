@@ -84,7 +84,8 @@ def load(path: Path) -> dict:
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise ValueError(f"{path}: damaged, its checksum does not match; take another checkpoint")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused in the next line
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are of pickles that are refused in the next line
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(

@@ -77,7 +77,8 @@ class Processes:
         if self.count == 1:
             return network
         # the running statistics that count are the first process's: they are sent before each evaluation, not each step
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.14 renames broadcast_buffers
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 renames broadcast_buffers
             return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def share_buffers(self, network: nn.Module) -> None:

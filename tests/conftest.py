@@ -1,6 +1,10 @@
 """What several test files share: real images, with a stand-in where they are not laid out, and a finished run."""
 
+import os
 from pathlib import Path
+
+# Tests run in several processes (pytest-xdist). Threads of all of them on the same cores would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy
 import pytest
