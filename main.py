@@ -174,7 +174,7 @@ def main() -> int:
         print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"main.py: {error.filename or 'output'}: {error.strerror or error}; nothing was trained", file=sys.stderr)
+        print(f"main.py: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # a run under way has its own way to stop (engine/interruption.py)
         print("main.py: stopped, before or after any training", file=sys.stderr)

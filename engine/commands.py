@@ -12,7 +12,7 @@ from conf.resolve import saved_settings
 from engine import checkpoint
 from engine.distributed import Processes, joined, restarts
 from engine.folders import Folders, begun_run
-from engine.job import finished_job, make_job
+from engine.job import Job, finished_job, make_job
 from engine.loop import evaluate
 from engine.run import LAST, Run
 from engine.state import TrainState
@@ -57,19 +57,27 @@ def resume(folder: Path, overrides: dict[str, object]) -> dict:
 
 
 def go_on(folder: Path, overrides: dict[str, object], processes: Processes) -> dict:
-    path, content = processes.in_turn(lambda: checkpoint.load_newest(folder))
-    folder = folder.resolve()
-    settings = saved_settings(content["settings"], path, overrides)
+    path, content, job = processes.in_turn(lambda: saved_job(folder, overrides, processes))
+    folder, settings = folder.resolve(), job.settings
     folders = Folders(folder.parents[2] / "runs" / folder.parent.name / folder.name, folder)
-    job = processes.in_turn(lambda: make_job(settings, None, processes))
-    if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
-        raise ValueError(f"{path}: {settings.dataset} is not the data set that it was; bring that back")
-    if path.name != LAST and processes.is_first:
-        checkpoint.save(folder / LAST, content)  # in place of a damaged one
+    if processes.is_first:
+        for unfinished in folder.glob(".*.pth.*.tmp"):  # of a write that the machine or SIGKILL cut off
+            unfinished.unlink()
+        if path.name != LAST:
+            checkpoint.save(folder / LAST, content)  # in place of a damaged one
     state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
     state.restore(content)
     print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
     return Run(job, state, folders).finish()
+
+
+def saved_job(folder: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, dict, Job]:
+    """The newest whole checkpoint in folder, its content, and the job that it is of."""
+    path, content = checkpoint.load_newest(folder)
+    job = make_job(saved_settings(content["settings"], path, overrides), None, processes)
+    if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
+        raise ValueError(f"{path}: {job.settings.dataset} is not the data set that it was; bring that back")
+    return path, content, job
 
 
 def test(weights: Path, overrides: dict[str, object]) -> dict[str, float]:
