@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests import runs
+from tests.made_data import pixels, save_image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,3 +43,13 @@ def threads_put_back():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Two classes, two training images and one test image each, 20 x 20."""
+    for number, name in enumerate(("cat", "dog")):
+        for index, values in enumerate(pixels(2, side=20, seed=number)):
+            save_image(tmp_path / "images" / "train" / name / f"{index}.png", values)
+        save_image(tmp_path / "images" / "test" / name / "a.png", pixels(1, side=20, seed=9 + number)[0])
+    return tmp_path / "images"
