@@ -23,7 +23,13 @@ FREE = (
     *("save_every", "keep", "log_every"),
 )
 # What runs instead of a training run, and what else may be given with it.
-ALSO_FREE = {"resume": ("out",), "test": ("dataset",), "export": ("dataset",), "predict": (), "compare": ("out",)}
+ALSO_FREE = {
+    "resume": ("out", "compile", "fused"),
+    "test": ("dataset",),
+    "export": ("dataset",),
+    "predict": (),
+    "compare": ("out",),
+}
 COMMANDS = tuple(ALSO_FREE)
 
 

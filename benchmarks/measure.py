@@ -96,11 +96,13 @@ def endless(training: TrainingBatches) -> Iterator[tuple[Tensor, Tensor]]:
 class Turn:
     """The next steps of endless training, in the place of an epoch for engine.loop.train_epoch.
 
-    images: how many were taken
+    bounds: of an epoch's batches, in all processes; images: how many this process took
     """
 
-    def __init__(self, batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> None:
-        self.batches, self.steps, self.images = batches, steps, 0
+    def __init__(
+        self, batches: Iterator[tuple[Tensor, Tensor]], steps: int, bounds: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self.batches, self.steps, self.bounds, self.images = batches, steps, bounds, 0
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in itertools.islice(self.batches, self.steps):

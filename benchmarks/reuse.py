@@ -5,9 +5,11 @@
     python benchmarks/reuse.py -all                every cheap network, and MobileNetV3 against torchvision's and timm's
     python benchmarks/reuse.py -multiplier         ReuseDepthwise against one convolution with a channel multiplier
     python benchmarks/reuse.py -profile            where a training step's time goes
+    python benchmarks/reuse.py -keep               freed memory kept, as main.py does (engine/device.py)
 
 The literal form runs in the default memory format and the default form in channels_last; rounds alternate. The
-ratio's median, smallest and largest round are printed, never one form's time alone.
+ratio's median, smallest and largest round are printed, never one form's time alone. Without -keep the C library
+is as it comes; with it both forms are faster, the literal one by more.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import nn
 
 import models
 from benchmarks.measure import Step, alternate, machine, positive, ratios, summary
+from engine.device import keep_freed_memory
 from models.layers import HardswishByFormula, swapped
 from models.reuse import ReuseDepthwise
 
@@ -119,11 +122,14 @@ def main() -> None:
     parser.add_argument("-all", action="store_true")
     parser.add_argument("-multiplier", action="store_true")
     parser.add_argument("-profile", action="store_true")
+    parser.add_argument("-keep", action="store_true")
     parser.add_argument("-batch", type=positive, default=128)
     parser.add_argument("-rounds", type=positive, default=7)
     parser.add_argument("-threads", type=positive, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.keep:
+        keep_freed_memory()
     print(f"{machine()}; batch {options.batch}")
     if options.profile:
         for name in options.nets:

@@ -18,11 +18,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import multiprocessing
 import sys
-import time
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,16 +32,15 @@ from torchvision import transforms
 
 import datasets
 import models
-from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, ratios, summary, synchronize
+from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
+from benchmarks.processes import Group, Own
 from conf import Settings
 from conf.datasets import find_row
 from conf.resolve import settings as resolve
-from engine.job import make_job
-from engine.loop import train_epoch
-from engine.state import TrainState
+from engine.distributed import Processes
 
 WORKERS = 2  # the original's -w
-UNTIMED = 2 * WORKERS + 1  # steps: two batches a worker may be ready, and one at work
+UNTIMED = 2 * WORKERS + 1  # steps before the timed ones: two batches a worker may be ready, and one at work
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -73,7 +69,7 @@ class Pictures(torch.utils.data.Dataset):
 class Original:
     """The original's training loop, over as many epochs as are asked for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, processes: Processes) -> None:
         data = datasets.load(find_row(settings.dataset), Path(settings.data))
         torch.manual_seed(settings.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() and settings.gpu is not False else "cpu")
@@ -100,67 +96,6 @@ class Original:
             self.loss = loss.item()
             count += len(images)
         return count
-
-
-class Own:
-    """This project's training loop, over as many epochs as are asked for."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.job = settings, make_job(settings)
-        self.device = self.job.precision.device
-        self.state = TrainState.start(self.job.network, len(self.job.training), settings, self.job.precision)
-        self.batches = endless(self.job.training)
-
-    def run(self, steps: int) -> int:
-        """Takes that many steps; returns the number of images."""
-        turn = Turn(self.batches, steps)
-        train_epoch(self.state, turn, self.job.task, self.job.precision, self.settings, self._read)
-        return turn.images
-
-    def _read(self, losses: list[float], rates: list[float]) -> None:
-        self.loss = losses[-1]
-
-
-def serve(side: type[Original] | type[Own], settings: Settings, threads: int, connection: Connection) -> None:
-    """A process's work: builds its side, then answers each number of steps with images a second, until None."""
-    torch.set_num_threads(threads)
-    try:
-        loop = side(settings)
-    except ValueError as error:
-        connection.send(error)
-        return
-    connection.send(None)
-    while (steps := connection.recv()) is not None:
-        loop.run(UNTIMED)
-        synchronize(loop.device)
-        begin = time.perf_counter()
-        count = loop.run(steps)
-        synchronize(loop.device)
-        connection.send(count / (time.perf_counter() - begin))
-
-
-class Process:
-    """One side in a process of its own. Raises ValueError where it cannot be built, for want of data for instance."""
-
-    def __init__(self, side: type[Original] | type[Own], settings: Settings, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(side, settings, threads, theirs))
-        self.process.start()
-        theirs.close()  # so that the end of that process is seen as the end of the pipe
-        error = self.connection.recv()
-        if error is not None:
-            raise error
-
-    def speed(self, steps: int) -> float:
-        """Images a second over that many steps."""
-        self.connection.send(steps)
-        return self.connection.recv()
-
-    def end(self) -> None:
-        with contextlib.suppress(OSError):  # it has ended by itself
-            self.connection.send(None)
-        self.process.join()
 
 
 def main() -> int:
@@ -190,9 +125,9 @@ def measure(settings: Settings, options: argparse.Namespace) -> dict[str, list[f
     with contextlib.ExitStack() as stack:
         calls = {}
         for name, side in (("original", Original), ("own", Own)):  # the first to load the data packs it for both
-            process = Process(side, settings, options.threads)
-            stack.callback(process.end)
-            calls[name] = partial(process.speed, options.steps)
+            group = Group(side, settings, options.threads)
+            stack.callback(group.end)
+            calls[name] = partial(group.speed, UNTIMED, options.steps)
         print(f"{settings.net} on {settings.dataset}, batch {options.batch}, {options.rounds} rounds")
         print(machine("torchvision", "pillow"), flush=True)
         return alternate(calls, options.rounds)

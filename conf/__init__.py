@@ -97,6 +97,12 @@ class Settings:
         low=0.0,
     )
     channels_last: bool = knob("channels_last memory format", default=True, group="machine")
+    compile: bool = knob("torch.compile for training and its evaluations", default=False, group="machine")
+    fused: bool = knob(
+        "the optimizer's step in one kernel; false: torch's choice, one per operation (CUDA) or per parameter",
+        default=True,
+        group="machine",
+    )
     deterministic: bool = knob("torch's deterministic algorithms only, on every device", default=False, group="machine")
 
     epochs: int = knob("passes over the training images", group="training", low=1, high=100_000)

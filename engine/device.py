@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,28 @@ def choose_device(gpu: bool | None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises ValueError where torch.compile cannot make code for this device, for want of a compiler for instance."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(8, device=device))
+    except Exception as error:  # of any kind: each of the compilers behind it has its own
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"-compile: torch.compile does not work here ({lines[0][:120]}); leave it out") from None
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep the memory of freed tensors for the next, which it otherwise gives back to the system.
+
+    A step frees large maps and asks for the same again; each time the system would clear every page of them. Without
+    effect where the C library is another, and on what a GPU holds. The values are those of mallopt(3).
+    """
+    mmap_max, trim_threshold = -4, -1
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 @dataclass(frozen=True)

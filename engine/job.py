@@ -19,7 +19,7 @@ from datasets.split import held_out, held_out_rows
 from datasets.steering import DriveAugmentation, DriveBatches, DriveSource
 from datasets.stream import StreamedImages, StreamSource
 from engine import checkpoint
-from engine.device import Precision, choose_device
+from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
 from engine.distributed import ALONE, Processes
 from engine.tasks import TASKS
 from models.registry import entry
@@ -57,6 +57,10 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
         raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes.count} processes")
     if settings.sync_bn and device.type != "cuda":
         raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
+    if settings.compile:
+        check_compiler(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     start = None if weights is None else checkpoint.load(weights)
     streaming = datasets.Streaming(round(settings.memory * 1e9), settings.workers, settings.random_resized_crop)
     data = datasets.load(row, Path(settings.data), settings.size or None, streaming)
@@ -91,7 +95,7 @@ def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict
     its data set is missing or has other classes.
     """
     content = checkpoint.load_run(weights)
-    job = make_job(saved_settings(content["settings"], weights, {**overrides, "val": 0.0}))
+    job = make_job(saved_settings(content["settings"], weights, {**overrides, "val": 0.0, "compile": False}))
     if list(job.dataset.classes) != content["classes"]:
         raise ValueError(
             f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"

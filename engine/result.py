@@ -37,7 +37,7 @@ def make_result(job: Job, state: TrainState) -> dict:
         **job.task.result(test_metrics(last), test_metrics(best), best_epoch),
         "parameters": job.parameters,
         "macs": job.macs,
-        "weights bytes": weights_size(state.evaluated().state_dict()),
+        "weights bytes": weights_size(state.network.state_dict()),
         "seconds": state.seconds,
         "images per second": job.training.bounds[-1][1] * state.epoch / state.seconds,
         "processes": job.processes.count,

@@ -115,11 +115,11 @@ class Run:
         """One epoch, or what is left of it: train, evaluate, log, save."""
         state, task = self.state, self.job.task
         metrics = {"Train": self.train_with_progress()}
-        self.processes.share_buffers(state.evaluated())
+        self.processes.share_buffers(state.evaluated)
         for split, batches in self.job.evaluations.items():
             if self.processes.count == 1:  # many have batches of different number, and cannot agree between them
                 batches = self.interruption.between(batches)
-            metrics[split] = evaluate(state.evaluated(), batches, task, self.job.precision, self.processes)
+            metrics[split] = evaluate(state.evaluated, batches, task, self.job.precision, self.processes)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, []
         is_best = self.note(metrics)
         self.log_epoch(metrics)
@@ -241,7 +241,7 @@ class Run:
         """The task's pictures of the test set, and the run's row in the HParams table."""
         result = make_result(self.job, self.state)
         job, step = self.job, self.state.step
-        found = report.predictions(self.state.evaluated(), job.evaluations["Test"].whole(), job.precision, job.task)
+        found = report.predictions(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
         for name, figure in job.task.figures(*found, job.dataset).items():
             self.log.figure(f"Test/{name}", figure, step)
         figures = {key: result[key] for key in job.task.final}

@@ -35,7 +35,7 @@ def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) ->
 
 def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """sgd, adam or adamw over all parameters, with the same weight decay on each, as the original has it."""
-    common = dict(lr=settings.lr, weight_decay=settings.weight_decay)
+    common = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=settings.fused or None)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]

@@ -19,7 +19,8 @@ from engine.schedule import make_optimizer, make_schedule
 class TrainState:
     """A network in training.
 
-    trained  the network as it is called in training: itself, or wrapped to share gradients between processes
+    trained  the network as it is called in training: wrapped to share gradients between processes, compiled, or itself
+    evaluated  the network whose figures count, as it is called: the averaged one where weights are averaged
     epoch    epochs finished
     batch    batches done in the current epoch
     step     optimizer steps done since the start
@@ -32,6 +33,7 @@ class TrainState:
 
     network: nn.Module
     trained: nn.Module
+    evaluated: nn.Module
     averaged: AveragedModel | None
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
@@ -59,13 +61,13 @@ class TrainState:
         averaged = None
         if settings.ema:
             averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        trained = processes.together(network)
+        evaluated = network if averaged is None else averaged.module
+        if settings.compile:  # an epoch's last batch is smaller than the others: code for two sizes, not for any
+            trained, evaluated = (torch.compile(each, dynamic=False) for each in (trained, evaluated))
         optimizer = make_optimizer(network, settings)
         schedule = make_schedule(optimizer, steps_per_epoch, settings)
-        return cls(network, processes.together(network), averaged, optimizer, schedule, precision.scaler())
-
-    def evaluated(self) -> nn.Module:
-        """The network whose figures count: the averaged one where weights are averaged."""
-        return self.network if self.averaged is None else self.averaged.module
+        return cls(network, trained, evaluated, averaged, optimizer, schedule, precision.scaler())
 
     def is_best(self, score: float) -> bool:
         """Whether the score of the epoch just finished is the lowest so far, which is kept in best."""

@@ -53,7 +53,7 @@ def test_an_accumulated_step_is_the_whole_step(one_process):
     assert_close(distributed_worker.epoch(ALONE, accumulate=5), one_process)
 
 
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_many_processes_end_in_one_process_s_weights(one_process, tmp_path, count):
     """Shares of the last batch that are not even, augmentation, clipping; with and without accumulation."""
     words = [*LAUNCH, f"--nproc-per-node={count}", "tests/distributed_worker.py", str(tmp_path), "1", "3"]
@@ -96,6 +96,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 EACH_STEP = ["-log-every", "1", "-save-every", "0"]
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_processes_at_one_step(tmp_path):
     """SIGTERM to the launcher, as a batch system sends it; one process then goes on with what two had begun."""
     process = started([sys.executable, "main.py", *RUN, *EACH_STEP, "-procs", "2", "-out", str(tmp_path)])
@@ -145,6 +146,7 @@ def test_torchrun_starts_the_run_again_and_it_goes_on(tmp_path):
     assert [point[0] for point in curve] == list(range(1, 70))
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_split_is_one_line(tmp_path):
     words = [sys.executable, "main.py", *RUN, "-procs", "2", "-b", "63", "-out", str(tmp_path)]
     done = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)

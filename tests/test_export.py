@@ -244,7 +244,7 @@ def assert_same_choices(expected: torch.Tensor, found: torch.Tensor) -> None:
     assert torch.equal(expected.argmax(1)[clear], found.argmax(1)[clear])
 
 
-@pytest.mark.parametrize("name", ["cheapV3", "cheapSqueezeNet"])
+@pytest.mark.parametrize("name", [pytest.param("cheapV3", marks=pytest.mark.slow), "cheapSqueezeNet"])
 def test_onnx_on_real_images(name, tmp_path):
     """One file, any batch size, the network's outputs and choices."""
     images = real_images(200)

@@ -119,6 +119,7 @@ def test_ctrl_c_before_training_is_one_line(capsys, monkeypatch):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_five_kills(tmp_path):
     """SIGKILL at random moments, in the writing of checkpoints too; benchmarks/kill_test.py does more of them."""
     words = "-net EffNet -dataset digits -size 8 -epochs 6 -ema 0.5 -val 0.1 -name try1 -gpu false".split()

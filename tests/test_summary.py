@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,26 +62,17 @@ def sums(lines: list[str]) -> dict[str, int]:
     return found
 
 
-@pytest.fixture(scope="module")
-def scripts(tmp_path_factory) -> dict[str, subprocess.CompletedProcess]:
-    """Each file run as a script in an empty folder, two at a time (most of it is the import of torch)."""
-
-    def run(file: str) -> subprocess.CompletedProcess:
-        folder = tmp_path_factory.mktemp(file)
-        command = [sys.executable, str(FOLDER / f"{file}.py")]
-        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=folder, env=one_thread, capture_output=True, text=True)
-        assert not list(folder.iterdir())
-        return done
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(FILES, pool.map(run, FILES), strict=True))
+OFTEN = ("cheapV3", "EffNet")  # a process for each of the others takes long: they run with the slow tests
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_as_a_script_from_another_folder(scripts, file):
-    """With the default image and classes; nothing is printed but the summary."""
-    done = scripts[file]
+@pytest.mark.parametrize(
+    "file", [pytest.param(file, marks=[] if file in OFTEN else pytest.mark.slow) for file in FILES]
+)
+def test_as_a_script_from_another_folder(tmp_path, file):
+    """With the default image and classes; nothing is printed but the summary, nothing is written."""
+    words = [sys.executable, str(FOLDER / f"{file}.py")]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert not list(tmp_path.iterdir())
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "[INFO]" not in done.stdout and "[WARN]" not in done.stdout and "not supported" not in done.stdout
     printed = blocks(done.stdout)

@@ -62,6 +62,7 @@ def test_train_step_prints_every_part(monkeypatch, capsys):
     assert train_step.main() == 2
 
 
+@pytest.mark.slow
 def test_the_matrix_names_what_cannot_run(job, tmp_path, monkeypatch, capsys):
     """Without a C++ compiler torch.compile cannot, which its first step finds out; a row for each of the others."""
     from torch._inductor import config

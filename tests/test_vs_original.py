@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from benchmarks import vs_original
+from benchmarks.processes import Own
 from conf.resolve import settings
+from engine.distributed import ALONE
 from tests.test_command_line import write_images
 
 ROOT = Path(vs_original.__file__).resolve().parents[1]
@@ -23,7 +25,7 @@ def images(tmp_path) -> dict[str, object]:
 
 def test_both_loops_train_the_same_network_on_the_same_images(images):
     chosen = settings({"net": "cheapV2", "batch_size": 6, "gpu": False, "lr": 1e-3, **images})
-    original, own = vs_original.Original(chosen), vs_original.Own(chosen)
+    original, own = vs_original.Original(chosen, ALONE), Own(chosen)
     before = [parameter.detach().clone() for parameter in original.network.parameters()]
     counts = sum(parameter.numel() for parameter in before)
     assert counts == own.job.parameters  # the literal form has the same weights
