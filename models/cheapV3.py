@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from models.gradients import HardswishConvolution
 from models.layers import (
     ConvBatchNorm,
     GlobalAveragePool,
@@ -35,7 +36,6 @@ from models.MobileNetV3 import LARGE, SMALL, stem_stride
 from models.registry import register
 from models.reuse import (
     ConvOnCopies,
-    HardswishConvolution,
     LinearOnCopies,
     Reuse,
     ReuseDepthwise,

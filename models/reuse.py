@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import registry
+from models.gradients import FAST_COLUMNS, DepthwiseCopies
 from models.layers import global_average
 
 
@@ -70,7 +71,9 @@ class ReuseDepthwise(nn.Conv2d):
         padding = self.padding
         if min(x.shape[2:]) < self.kernel_size[0]:
             # a kernel larger than its map takes oneDNN about twice as long in training where the padding is its own
-            x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), 0
+            x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
+        if self.training and self.bias is None and x.device.type == "cpu" and self.kernel_size[1] > FAST_COLUMNS:
+            return DepthwiseCopies.apply(x, self.weight, self.times, self.stride[0], padding)
         filters = self.weight.chunk(self.times)
         biases = [None] * self.times if self.bias is None else self.bias.chunk(self.times)
         maps = [
@@ -78,29 +81,6 @@ class ReuseDepthwise(nn.Conv2d):
             for weight, bias in zip(filters, biases, strict=True)
         ]
         return maps[0] if self.times == 1 else torch.cat(maps, dim=1)
-
-
-class HardswishConvolution(torch.autograd.Function):
-    """Hard-swish, then a 1x1 convolution without bias, which keeps one wide map for the backward pass and not two.
-
-    apply(x, weight): N x E x H x W, out x E x 1 x 1 -> N x out x H x W. The convolution's gradient needs the
-    activated map, autograd would keep it beside x; here the backward pass computes it again.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(F.hardswish(x), weight)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        kind = gradient.dtype  # under autocast the convolution ran in another than the weight's
-        needed, pairs = [True, True, False], [[1, 1], [0, 0], [1, 1], False, [0, 0], 1]
-        wide, slope, _ = torch.ops.aten.convolution_backward(
-            gradient, F.hardswish(x).to(kind), weight.to(kind), None, *pairs, needed
-        )
-        return torch.ops.aten.hardswish_backward(wide.to(x.dtype), x), slope.to(weight.dtype)
 
 
 class ReuseSqueezeExcite(nn.Module):
