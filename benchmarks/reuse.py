@@ -41,7 +41,7 @@ def kept_bytes(step: Step) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = (tensor, storage.nbytes())  # held, so that no address is given out twice
-        return tensor
+        return tensor.detach()  # an output that its own function keeps would keep itself, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         F.cross_entropy(step.network(step.images), step.targets)
