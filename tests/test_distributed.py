@@ -116,6 +116,7 @@ def test_a_signal_stops_all_processes_at_one_step(tmp_path):
 
 
 @needs_proc
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others(tmp_path):
     """Within half a minute, with a word of which it was; what was saved is readable."""
     process = started([sys.executable, "main.py", *RUN, *EACH_STEP, "-procs", "2", "-out", str(tmp_path)])

@@ -165,6 +165,7 @@ def test_another_data_set_under_the_same_name_is_refused(unfinished, capsys):
     assert "not the data set that it was" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_line(tmp_path):
     """A limit on the size of files, which the checkpoint exceeds: the one before it stays, and nothing else."""
     pytest.importorskip("resource")
@@ -187,6 +188,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_keep_bounds_the_regular_checkpoints(tmp_path):
     words = RUN.replace("-epochs 3", "-epochs 31").replace("-size 8", "-size 8 -b 1293").replace("-b 64 ", "")
     start(f"{words} -keep 2", tmp_path)

@@ -272,6 +272,7 @@ for workers, memory in ((0, 0.08), (2, 0.08), (0, 1.0)):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads peak memory from /proc")
+@pytest.mark.slow
 def test_memory_stays_bounded(tmp_path):
     """450 images of 320 x 320 pixels, 138 MB, over a bound of 80 MB: no process grows by so much, where the same
     folder in memory takes more than all of it."""
