@@ -20,7 +20,7 @@ from tests import distributed_worker
 
 ROOT = Path(main.__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-RUN = "-net EffNet -dataset digits -size 8 -epochs 3 -name try1 -gpu false".split()
+RUN = "-net EffNet -dataset digits -size 8 -b 64 -epochs 3 -name try1 -gpu false".split()
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
