@@ -253,7 +253,7 @@ def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
     assert main.main() == 0
     printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert printed["shuffle"] == "False" and printed["batch_size"] == "32"
-    assert printed["warm"] == "5.0"  # two of the recipe's twelve epochs are five of thirty
+    assert printed["warm"] == "6.0"  # two of the recipe's ten epochs are six of thirty
     assert sorted(place.rglob("*")) == before
 
 

@@ -117,7 +117,7 @@ def test_a_single_left_over_image_joins_the_batch_before(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
     sys.argv = [
-        *"main.py -net EffNet -dataset digits -size 8 -epochs 2 -optimizer sgd -lr 1e30 -warm 0".split(),
+        *"main.py -net EffNet -dataset digits -size 8 -b 64 -epochs 2 -optimizer sgd -lr 1e30 -warm 0".split(),
         *f"-log-every 3 -name try1 -gpu false -out {tmp_path}".split(),
     ]
     assert main.main() == 2
