@@ -24,7 +24,7 @@ FREE = (
 )
 # What runs instead of a training run, and what else may be given with it.
 ALSO_FREE = {
-    "resume": ("out", "compile", "fused"),
+    "resume": ("out", "compile"),
     "test": ("dataset",),
     "export": ("dataset",),
     "predict": (),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import multiprocessing
 import os
 import socket
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
 
-from benchmarks.measure import Turn, endless, synchronize
+from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, synchronize
 from conf import Settings
+from conf.resolve import settings as resolve
 from engine.distributed import ALONE, Processes, joined
 from engine.job import make_job
 from engine.loop import train_epoch
@@ -112,3 +116,38 @@ def places(count: int) -> list[dict[str, str]]:
         port = str(free.getsockname()[1])
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def make_loop_parser(description: str, nets: Sequence[str], steps: int) -> argparse.ArgumentParser:
+    """A parser with what every comparison of whole loops takes; description is a file's docstring."""
+    parser = make_parser(description, rounds=5)
+    parser.add_argument("-net", choices=nets, default="cheapV3", help="network", metavar="NET")
+    parser.add_argument("-batch", type=positive, default=128, help="images a step, of all processes together")
+    parser.add_argument("-steps", type=positive, default=steps, help="timed steps of a turn")
+    parser.add_argument("-dataset", default="cifar100", help="data set")
+    parser.add_argument("-data", default="data", help="folder of the data sets")
+    return parser
+
+
+def loop_settings(options: argparse.Namespace, **more: object) -> Settings:
+    """The original recipe at a rate at which no network diverges. Raises ValueError for what is not allowed."""
+    given = {"net": options.net, "dataset": options.dataset, "data": options.data, "batch_size": options.batch}
+    return resolve(given | {"recipe": "original", "lr": 1e-3} | more)
+
+
+def take_turns(
+    groups: Mapping[str, Callable[[], Group]], untimed: int, options: argparse.Namespace, *packages: str
+) -> dict[str, list[float]]:
+    """Images a second of each group, round by round. Raises ValueError where one cannot be built.
+
+    groups: what starts each, one after the other; packages: whose versions matter.
+    """
+    with contextlib.ExitStack() as stack:
+        calls = {}
+        for name, start in groups.items():
+            group = start()
+            stack.callback(group.end)
+            calls[name] = partial(group.speed, untimed, options.steps)
+        print(f"{options.net} on {options.dataset}, batch {options.batch}, {options.rounds} rounds")
+        print(machine(*packages), flush=True)
+        return alternate(calls, options.rounds)

@@ -18,7 +18,6 @@ The truth lies between the two; neither holds for a network of switches that oth
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import sys
 from functools import partial
@@ -29,10 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 import models
-from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
-from benchmarks.processes import Group, Own
-from conf import Settings
-from conf.resolve import settings as resolve
+from benchmarks.measure import positive, ratios, summary
+from benchmarks.processes import Group, Own, loop_settings, make_loop_parser, take_turns
 from engine.job import make_job
 
 GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -64,19 +61,6 @@ def print_prediction(step: float, nbytes: int, options: argparse.Namespace) -> N
         print(f"{count:>5}  " + "  ".join(f"{cell:>15}" for cell in cells))
 
 
-def measure(settings: Settings, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Images a second of "one" and "several", round by round."""
-    with contextlib.ExitStack() as stack:
-        calls = {}
-        for name, count in (("one", 1), ("several", options.procs)):
-            group = Group(Own, settings, max(1, options.threads // count), count)
-            stack.callback(group.end)
-            calls[name] = partial(group.speed, UNTIMED, options.steps)
-        print(f"{settings.net} on {settings.dataset}, batch {settings.batch_size}, {options.rounds} rounds")
-        print(machine(), flush=True)
-        return alternate(calls, options.rounds)
-
-
 def seconds(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
@@ -85,13 +69,8 @@ def seconds(text: str) -> float:
 
 
 def main() -> int:
-    parser = make_parser(__doc__, rounds=5)
-    parser.add_argument("-net", choices=models.names(), default="cheapV3", help="network", metavar="NET")
+    parser = make_loop_parser(__doc__, models.names(), steps=10)
     parser.add_argument("-procs", type=positive, default=2, help="processes")
-    parser.add_argument("-batch", type=positive, default=128, help="images a step, of all processes together")
-    parser.add_argument("-steps", type=positive, default=10, help="timed steps of a turn")
-    parser.add_argument("-dataset", default="cifar100", help="data set")
-    parser.add_argument("-data", default="data", help="folder of the data sets")
     parser.add_argument(
         "-step-ms", type=seconds, default=None, help="a step's time on a GPU, for the prediction; None: one process's"
     )
@@ -99,13 +78,15 @@ def main() -> int:
     parser.add_argument("-latency", type=seconds, default=1e-5, help="seconds a message")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    given = {"net": options.net, "dataset": options.dataset, "data": options.data, "batch_size": options.batch}
     try:
         if options.batch % options.procs:
             raise ValueError(f"-batch {options.batch}: must be a multiple of the {options.procs} processes")
-        settings = resolve(given | {"recipe": "original", "lr": 1e-3, "gpu": False})
+        settings = loop_settings(options, gpu=False)
         parameters = make_job(settings).parameters  # the data is packed before processes need it at the same time
-        speeds = measure(settings, options)
+        several = partial(Group, Own, settings, max(1, options.threads // options.procs), options.procs)
+        speeds = take_turns(
+            {"one": partial(Group, Own, settings, options.threads), "several": several}, UNTIMED, options
+        )
     except ValueError as error:
         print(f"scaling.py: {error}", file=sys.stderr)
         return 2

@@ -15,8 +15,6 @@ steps: batches that workers had ready when the turn before ended would be a pres
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import itertools
 import sys
 from functools import partial
@@ -32,11 +30,10 @@ from torchvision import transforms
 
 import datasets
 import models
-from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
-from benchmarks.processes import Group, Own
+from benchmarks.measure import ratios, summary
+from benchmarks.processes import Group, Own, loop_settings, make_loop_parser, take_turns
 from conf import Settings
 from conf.datasets import find_row
-from conf.resolve import settings as resolve
 from engine.distributed import Processes
 
 WORKERS = 2  # the original's -w
@@ -98,18 +95,17 @@ class Original:
         return count
 
 
+SIDES = {"original": Original, "own": Own}
+
+
 def main() -> int:
-    parser = make_parser(__doc__, rounds=5)
-    parser.add_argument("-net", choices=models.cheap_names(), default="cheapV3", help="network", metavar="NET")
-    parser.add_argument("-batch", type=positive, default=128, help="images a step")
-    parser.add_argument("-steps", type=positive, default=20, help="timed steps of a turn")
-    parser.add_argument("-dataset", default="cifar100", help="data set")
-    parser.add_argument("-data", default="data", help="folder of the data sets")
-    options = parser.parse_args()
+    options = make_loop_parser(__doc__, models.cheap_names(), steps=20).parse_args()
     torch.set_num_threads(options.threads)
-    given = {"net": options.net, "dataset": options.dataset, "data": options.data, "batch_size": options.batch}
     try:
-        speeds = measure(resolve(given | {"recipe": "original", "lr": 1e-3}), options)
+        settings = loop_settings(options)
+        # the first to load the data packs it for both
+        groups = {name: partial(Group, side, settings, options.threads) for name, side in SIDES.items()}
+        speeds = take_turns(groups, UNTIMED, options, "torchvision", "pillow")
     except ValueError as error:
         print(f"vs_original.py: {error}", file=sys.stderr)
         return 2
@@ -118,19 +114,6 @@ def main() -> int:
     print(f"this project's loop  {summary(speeds['own'], 1)}")
     print(f"ratio                {summary(ratios(speeds['own'], speeds['original']), 2)}")
     return 0
-
-
-def measure(settings: Settings, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Images a second of "original" and "own", round by round. Raises ValueError where the data cannot be had."""
-    with contextlib.ExitStack() as stack:
-        calls = {}
-        for name, side in (("original", Original), ("own", Own)):  # the first to load the data packs it for both
-            group = Group(side, settings, options.threads)
-            stack.callback(group.end)
-            calls[name] = partial(group.speed, UNTIMED, options.steps)
-        print(f"{settings.net} on {settings.dataset}, batch {options.batch}, {options.rounds} rounds")
-        print(machine("torchvision", "pillow"), flush=True)
-        return alternate(calls, options.rounds)
 
 
 if __name__ == "__main__":

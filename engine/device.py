@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,11 +41,12 @@ def keep_freed_memory() -> None:
     A step frees large maps and asks for the same again; each time the system would clear every page of them. Without
     effect where the C library is another, and on what a GPU holds. The values are those of mallopt(3).
     """
+    if platform.libc_ver()[0] != "glibc":
+        return
     mmap_max, trim_threshold = -4, -1
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ from engine.schedule import make_optimizer, make_schedule
 class TrainState:
     """A network in training.
 
-    trained  the network as it is called in training: wrapped to share gradients between processes, compiled, or itself
+    trained    the network as it is called in training: itself, wrapped to share gradients, or compiled
     evaluated  the network whose figures count, as it is called: the averaged one where weights are averaged
-    epoch    epochs finished
-    batch    batches done in the current epoch
-    step     optimizer steps done since the start
-    sums     of the current epoch's metrics so far (engine/tasks.py)
-    loss     of the last step, and rate its learning rate
-    history  one row of figures an epoch
-    best     {"score", "epoch"} of the best epoch so far, or empty
-    seconds  spent in training so far
+    epoch      epochs finished
+    batch      batches done in the current epoch
+    step       optimizer steps done since the start
+    sums       of the current epoch's metrics so far (engine/tasks.py)
+    loss       of the last step, and rate its learning rate
+    history    one row of figures an epoch
+    best       {"score", "epoch"} of the best epoch so far, or empty
+    seconds    spent in training so far
     """
 
     network: nn.Module
