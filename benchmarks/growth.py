@@ -30,6 +30,7 @@ import torch
 
 import models
 from benchmarks.measure import Step, alternate, machine, make_parser, positive, summary
+from engine.device import keep_freed_memory
 from models.summary import mac_count
 
 TOLERANCE = 0.1
@@ -149,6 +150,7 @@ def main() -> int:
     if options.out is not None and not options.out.parent.is_dir():
         parser.error(f"-out {options.out}: no such folder {options.out.parent}")
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as main.py does
     print(
         f"{options.net}, training steps with SGD, batch {options.batch}, 32x32 unless varied, {options.rounds} rounds"
     )
