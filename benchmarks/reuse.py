@@ -38,10 +38,11 @@ def kept_bytes(step: Step) -> int:
     kept: dict[int, tuple[torch.Tensor, int]] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()  # the graph holds this function, and would never end if this held the graph
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = (tensor, storage.nbytes())  # held, so that no address is given out twice
-        return tensor.detach()  # an output that its own function keeps would keep itself, for ever
+        return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         F.cross_entropy(step.network(step.images), step.targets)
