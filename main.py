@@ -25,9 +25,9 @@ FREE = (
 # What runs instead of a training run, and what else may be given with it.
 ALSO_FREE = {
     "resume": ("out", "compile"),
-    "test": ("dataset",),
-    "export": ("dataset",),
-    "predict": (),
+    "test": ("weights", "dataset"),
+    "export": ("weights", "dataset"),
+    "predict": ("weights",),
     "compare": ("out",),
 }
 COMMANDS = tuple(ALSO_FREE)
@@ -55,7 +55,6 @@ def make_parser() -> OneLineParser:
         argument_default=argparse.SUPPRESS,
     )
     command = parser.add_argument_group("instead of training from the start")
-    command.add_argument(*spellings("weights"), metavar="FILE", help="start from these weights, or test them")
     command.add_argument(*spellings("test"), action="store_true", help="evaluate -weights on the test set")
     command.add_argument(
         *spellings("export"), choices=("onnx",), help="write -weights, folded, as an ONNX file beside them"
@@ -95,7 +94,7 @@ def add_option(group, name: str, field: dataclasses.Field) -> None:
 def run(words: list[str]) -> int:
     """What the words ask for; returns the exit status. Raises ValueError for the user's mistakes."""
     given = vars(make_parser().parse_args(words))
-    commands = {name: given.pop(name) for name in ("weights", "dry", *COMMANDS) if name in given}
+    commands = {name: given.pop(name) for name in ("dry", *COMMANDS) if name in given}
     check_commands(commands, given)
 
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
@@ -103,11 +102,11 @@ def run(words: list[str]) -> int:
     if "export" in commands:
         from engine import export
 
-        export.export(Path(commands["weights"]), given)
+        export.export(Path(given.pop("weights")), given)
     elif "predict" in commands:
         from engine import predict
 
-        predict.predict(commands["predict"], Path(commands["weights"]), given)
+        predict.predict(commands["predict"], Path(given.pop("weights")), given)
     elif "compare" in commands:
         from engine import compare
 
@@ -115,26 +114,26 @@ def run(words: list[str]) -> int:
     elif "test" in commands:
         from engine.commands import test
 
-        test(Path(commands["weights"]), given)
+        test(Path(given.pop("weights")), given)
     elif "resume" in commands:
         return resume(commands["resume"], given, words)
     else:
         settings = resolve(given)
         if "dry" not in commands:
-            return train(settings, commands.get("weights"), words)
+            return train(settings, words)
         for name, value in dataclasses.asdict(settings).items():
             print(f"{name}: {value}")
     return 0
 
 
-def train(settings, weights: str | None, words: list[str]) -> int:
+def train(settings, words: list[str]) -> int:
     """In this process, or in as many as the settings and the visible devices want."""
     from engine import commands, distributed
 
     count = distributed.wanted_processes(settings.procs, settings.gpu)
     if count > 1 and not distributed.is_launched():
         return distributed.launch(count, words)
-    commands.train(settings, None if weights is None else Path(weights))
+    commands.train(settings)
     return 0
 
 
@@ -156,10 +155,10 @@ def check_commands(commands: dict[str, object], given: dict[str, object]) -> Non
     if len(asked) > 1:
         raise ValueError(f"-{asked[0]}: contradicts -{asked[1]}; give one, then the other")
     for name in ("resume", "compare"):
-        if name in commands and "weights" in commands:
+        if name in commands and "weights" in given:
             raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
     for name in ("test", "export", "predict"):
-        if name in commands and "weights" not in commands:
+        if name in commands and "weights" not in given:
             raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")
     command = next((name for name in COMMANDS if name in commands), None)
     if command is not None:

@@ -40,6 +40,11 @@ class Settings:
     )
     data: str = knob("folder of the data sets", default="data", group="run")
     recipe: str = knob("recipe: a name from conf/recipes/ or a YAML file", group="run")
+    weights: str = knob(
+        "a checkpoint to start from, or with -test, -export and -predict the one that they are about",
+        default="",
+        group="run",
+    )
     name: str = knob("name of the run's folders, instead of the time", default="", group="run")
     out: str = knob("folder in which runs/ and checkpoints/ lie", default=".", group="run")
     seed: int = knob("seed of weights, order and augmentation", default=1, group="run", low=0, high=2**31 - 1)

@@ -18,8 +18,8 @@ from engine.run import LAST, Run
 from engine.state import TrainState
 
 
-def train(settings: Settings, weights: Path | None = None) -> dict:
-    """A new run, from weights where they are given; returns its result, which is also written to result.json.
+def train(settings: Settings) -> dict:
+    """A new run, from settings.weights where they are given; returns its result, which is also written to result.json.
 
     Where torch's launcher starts it again after a failure, the run that it had begun goes on.
     """
@@ -28,6 +28,7 @@ def train(settings: Settings, weights: Path | None = None) -> dict:
         folder = processes.from_first(lambda: begun_run(settings, text)) if restarts() else None
         if folder is not None:
             return go_on(folder, {}, processes)
+        weights = Path(settings.weights) if settings.weights else None
         job = processes.in_turn(lambda: make_job(settings, weights, processes))
         folders = processes.from_first(lambda: new_folders(settings, text))
         state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)

@@ -17,7 +17,7 @@ from conf import resolve as recipes
 from engine import checkpoint
 
 # The knobs that tell runs apart; the others say where a run computes and writes, not what is trained.
-KNOBS = ["net", "dataset", "recipe", "val"] + [
+KNOBS = ["net", "dataset", "recipe", "val", "weights"] + [
     name for name, f in FIELDS.items() if f.metadata["group"] in ("network", "training", "augmentation")
 ]
 COSTS = ("parameters", "macs", "weights bytes")

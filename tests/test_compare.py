@@ -63,18 +63,23 @@ def leave(out, folder: str, result: dict | None = None, /, **given) -> dict:
 
 
 def test_real_runs(tmp_path, capsys):
-    """Two seeds of one run and one of another: what stands in the table stands in the results and on disk."""
+    """Two seeds of one run, one of another, and one that starts from the first's weights: what stands in the table
+    stands in the results and on disk.
+    """
     run = "main.py -net EffNet -dataset digits -size 8 -epochs 1 -b 256 -lr 0.01 -warm 0 -gpu false"
-    for words in (f"{run} -seed 1 -name a", f"{run} -seed 2 -name b", f"{run} -seed 1 -name c -val 0.1 -flip"):
+    folder = tmp_path / "checkpoints" / "EffNet"
+    start = folder / "digits-a" / "last.pth"
+    others = (f"{run} -seed 2 -name b", f"{run} -seed 1 -name c -val 0.1 -flip", f"{run} -seed 3 -weights {start}")
+    for words in (f"{run} -seed 1 -name a", *others):
         sys.argv = [*words.split(), "-out", str(tmp_path)]
         assert main.main() == 0
     capsys.readouterr()
-    folder = tmp_path / "checkpoints" / "EffNet"
     one, two, other = (json.loads((folder / f"digits-{name}" / "result.json").read_text()) for name in "abc")
     _, rows, error = compare(tmp_path, capsys)
-    assert len(rows) == 2 and not error
-    pair, single = sorted(rows, key=lambda row: -len(row["seeds"]))
+    assert len(rows) == 3 and not error
+    pair, single, started = sorted(rows, key=lambda row: (-len(row["seeds"]), row["seeds"]))
     assert (pair["seeds"], pair["epochs"], single["seeds"]) == ("1 2", "1", "1")
+    assert started["seeds"] == "3" and f"-weights {start}" in started["changed"]
     assert "-size 8 -b 256 -lr 0.01 -warm 0" in pair["changed"] and "-flip True" not in pair["changed"]
     assert "-val 0.1" in single["changed"] and "-flip True" in single["changed"]
     for key in ("train loss", "test loss", "test top-1 error", "best test top-1 error", "seconds"):
