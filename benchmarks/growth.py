@@ -115,6 +115,7 @@ def describe(axis: str, seconds: Mapping[float, Sequence[float]], macs: Sequence
 def picture(found: Mapping[str, Mapping[float, Sequence[float]]], title: str, path: Path) -> None:
     """A panel an axis: seconds over size, both logarithmic, beside a line of slope 1. Written as a PNG file."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(4 * len(found), 4), layout="constrained")
     figure.suptitle(title)
@@ -128,6 +129,12 @@ def picture(found: Mapping[str, Mapping[float, Sequence[float]]], title: str, pa
         axes.errorbar(sizes, middle, yerr=spread, marker="o", capsize=3, label="median, least, greatest")
         axes.plot(sizes, [middle[0] * size / sizes[0] for size in sizes], ":", color="grey", label="in proportion")
         axes.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds a step")
+        axes.set_ylim(top=3 * max(max(values) for values in seconds.values()))
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        for side in (axes.xaxis, axes.yaxis):
+            side.set_minor_locator(NullLocator())
         axes.set_title(f"exponent {statistics.median(exponents(seconds)[0]):.2f}")
         axes.legend()
     figure.savefig(path, format="png")
