@@ -101,7 +101,7 @@ class StreamedImages(Dataset):
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=pinned,
-            worker_init_fn=_leave_interrupts,
+            worker_init_fn=_leave_signals,
             generator=torch.Generator(),  # or a number would be drawn from the run's own
         )
         for images in loader:
@@ -190,6 +190,9 @@ def _as_it_is(batch: Tensor) -> Tensor:
     return batch
 
 
-def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; what it means is for the training process alone to decide."""
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, and SIGTERM every process of a cluster's job; what they mean is for
+    the training process alone to decide. A worker ends when that says so, or is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

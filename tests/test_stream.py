@@ -141,15 +141,16 @@ def test_random_cuts_depend_on_seed_epoch_and_image_alone(photos, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_workers_leave_ctrl_c_to_the_training_process(photos, tmp_path):
-    """A terminal sends it to all of them; the step that is being done needs its batch all the same."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_the_training_process(photos, tmp_path, number):
+    """A terminal or a cluster sends one to all of them; the step that is being done needs its batch all the same."""
     data = load(photos, tmp_path, least_area=0.08)
     batches = training(data, workers=2).epoch(0)
     found = [next(batches), next(batches)]  # one from each, so both are at work
     children = multiprocessing.active_children()
     assert len(children) == 2
     for child in children:
-        os.kill(child.pid, signal.SIGINT)
+        os.kill(child.pid, number)
     assert equal([*found, *batches], training(data).epoch(0))
 
 
