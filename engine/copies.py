@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import global_average
 from models.reuse import ReuseDepthwise, ReuseSqueezeExcite
 
 
@@ -60,10 +61,5 @@ class CopyByCopy(nn.Module):
 
     def gated(self, maps: list[Tensor]) -> Iterator[Tensor]:
         """Each copy's map times its gates."""
-        se = self.se
-        means = torch.cat([each.sum((2, 3)) for each in maps], dim=1) * (1.0 / maps[0][0, 0].numel())
-        gates = se.reuse(se.gate(se.relu(se.reduce(means))))
-        if se.order is not None:
-            gates = gates.index_select(1, se.order)
-        gates = self.slices(gates[:, :, None, None], 1)
+        gates = self.slices(self.se.gates(torch.cat([global_average(each) for each in maps], dim=1)), 1)
         return (each * gate for each, gate in zip(maps, gates, strict=True))

@@ -100,10 +100,14 @@ class ReuseSqueezeExcite(nn.Module):
         self.register_buffer("order", order, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gates = self.reuse(self.gate(self.relu(self.reduce(global_average(x)))))  # N x E numbers, not a map
+        return x * self.gates(global_average(x))
+
+    def gates(self, means: Tensor) -> Tensor:
+        """N x E means of the channels -> N x E x 1 x 1 gates: Reuse repeats numbers here, not a map."""
+        gates = self.reuse(self.gate(self.relu(self.reduce(means))))
         if self.order is not None:
             gates = gates[:, self.order]
-        return x * gates[:, :, None, None]
+        return gates[:, :, None, None]
 
 
 class LinearOnCopies(nn.Linear):
