@@ -112,7 +112,7 @@ class Regression:
     """Mean squared error of one number an image, in the unit of the targets; mean absolute error in degrees.
 
     Beside every loss stand two that take no network: those of always predicting zero, and the mean of the training
-    targets. Where most targets are the same, a loss says little without them.
+    targets; beside the absolute error that of zero. Where most targets are the same, a loss says little without them.
     """
 
     name = "regression"
@@ -137,20 +137,21 @@ class Regression:
         return F.mse_loss(outputs.squeeze(1), targets)
 
     def sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Sums over a batch: squared error, absolute error, squared errors of zero and of the mean, images."""
+        """Sums over a batch: squared error, absolute error, both of zero, squared error of the mean, images."""
         targets, difference = targets.float(), outputs.detach().float().squeeze(1) - targets
         count = torch.tensor(float(len(targets)), device=outputs.device)
-        squares = [each.square().sum() for each in (difference, targets, targets - self.training_mean)]
-        return torch.stack([squares[0], difference.abs().sum(), *squares[1:], count])
+        errors = [total for each in (difference, targets) for total in (each.square().sum(), each.abs().sum())]
+        return torch.stack([*errors, (targets - self.training_mean).square().sum(), count])
 
     def metrics(self, sums: list[float]) -> dict[str, float]:
-        """Means over images: {"loss", "degrees", "loss of zero", "loss of mean"}; degrees is the absolute error."""
-        square, absolute, zero, mean, count = sums
+        """Means over images: {"loss", "degrees", both "of zero", "loss of mean"}; degrees is the absolute error."""
+        square, absolute, zero_square, zero_absolute, mean_square, count = sums
         return {
             "loss": square / count,
             "degrees": self.degrees * absolute / count,
-            "loss of zero": zero / count,
-            "loss of mean": mean / count,
+            "loss of zero": zero_square / count,
+            "degrees of zero": self.degrees * zero_absolute / count,
+            "loss of mean": mean_square / count,
         }
 
     def score(self, metrics: dict[str, float]) -> float:
@@ -160,13 +161,15 @@ class Regression:
     def describe(self, metrics: dict[str, float]) -> str:
         return (
             f"MSE {metrics['loss']:.4f} (always zero {metrics['loss of zero']:.4f}, "
-            f"training mean {metrics['loss of mean']:.4f})  mean absolute error {metrics['degrees']:.2f} degrees"
+            f"training mean {metrics['loss of mean']:.4f})  mean absolute error {metrics['degrees']:.2f} degrees "
+            f"(always zero {metrics['degrees of zero']:.2f})"
         )
 
     def tags(self, metrics: dict[str, float]) -> dict[str, float]:
         return {
             "Average loss": metrics["loss"],
             "Mean absolute error in degrees": metrics["degrees"],
+            "Mean absolute error of always zero in degrees": metrics["degrees of zero"],
             "Loss of always zero": metrics["loss of zero"],
             "Loss of the training mean": metrics["loss of mean"],
         }
@@ -183,6 +186,7 @@ class Regression:
         return {
             "test loss": last["loss"],
             "test mean absolute error (degrees)": last["degrees"],
+            "test mean absolute error of always zero (degrees)": last["degrees of zero"],
             "test loss of always zero": last["loss of zero"],
             "test loss of the training mean": last["loss of mean"],
             **best_epoch,
@@ -194,7 +198,8 @@ class Regression:
         return (
             f"test MSE {result['test loss']:.4f} (always zero {result['test loss of always zero']:.4f}, training mean "
             f"{result['test loss of the training mean']:.4f}), "
-            f"mean absolute error {result['test mean absolute error (degrees)']:.2f} degrees",
+            f"mean absolute error {result['test mean absolute error (degrees)']:.2f} degrees (always zero "
+            f"{result['test mean absolute error of always zero (degrees)']:.2f})",
             f"test MSE {result['best test loss']:.4f}, "
             f"mean absolute error {result['best test mean absolute error (degrees)']:.2f} degrees",
         )

@@ -85,6 +85,8 @@ def test_beside_every_loss_stand_those_of_zero_and_of_the_mean(finished):
     for row in rows:
         for split in ("val", "test"):
             assert float(row[f"{split} loss of zero"]) == pytest.approx((true[split] ** 2).mean(), rel=1e-5)
+            zero = 25 * abs(true[split]).mean()
+            assert float(row[f"{split} degrees of zero"]) == pytest.approx(zero, rel=1e-5)
             assert float(row[f"{split} loss of mean"]) == pytest.approx(((true[split] - mean) ** 2).mean(), rel=1e-5)
         assert float(row["train loss of zero"]) > 0
 
@@ -96,6 +98,7 @@ def test_every_promised_tag_is_there_and_none_of_classes(finished):
         assert {
             f"{split}/Average loss",
             f"{split}/Mean absolute error in degrees",
+            f"{split}/Mean absolute error of always zero in degrees",
             f"{split}/Loss of always zero",
             f"{split}/Loss of the training mean",
         } <= scalars
@@ -187,6 +190,7 @@ def test_metrics_against_scikit_learn():
     assert found["loss"] == pytest.approx(mean_squared_error(true, predicted), rel=1e-5)
     assert found["degrees"] == pytest.approx(25 * mean_absolute_error(true, predicted), rel=1e-5)
     assert found["loss of zero"] == pytest.approx(mean_squared_error(true, 0 * true), rel=1e-5)
+    assert found["degrees of zero"] == pytest.approx(25 * mean_absolute_error(true, 0 * true), rel=1e-5)
     assert found["loss of mean"] == pytest.approx(mean_squared_error(true, 0 * true + 0.3), rel=1e-5)
     assert task.loss(outputs[:, None], targets).item() == pytest.approx(found["loss"], rel=1e-5)
     assert task.score(found) == found["loss"]
