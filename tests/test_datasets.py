@@ -1,12 +1,10 @@
-"""The readers on files in the official layouts."""
+"""The readers of CIFAR, Tiny-ImageNet and digits, on files in the official layouts."""
 
 from __future__ import annotations
 
 import csv
-import gzip
 import pickle
 import shutil
-import struct
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -15,27 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms.v2 import functional as transforms
 
 import datasets
-from conf.datasets import DATASETS, find_row
-from tests.made_data import (
-    CLASSES,
-    DATA,
-    DEBIAN,
-    cifar_pickles,
-    cifar_row,
-    lay_out,
-    load_folder,
-    md5,
-    pixels,
-    same,
-    save_image,
-    tar_gz,
-)
+from conf.datasets import DATASETS
+from tests.made_data import CLASSES, DATA, cifar_pickles, cifar_row, lay_out, md5, pixels, same, save_image, tar_gz
 
 
 def test_a_file_in_the_place_of_the_data_folder_is_named(tmp_path):
@@ -203,75 +187,6 @@ def test_tiny_imagenet_mistakes_are_named(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
-# MNIST
-
-
-def idx(values: np.ndarray) -> bytes:
-    return struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
-
-
-@pytest.fixture(scope="session")
-def idx_files(tmp_path_factory) -> Path:
-    """A folder of Fashion-MNIST's four .gz files: Debian's where they are installed, else small ones."""
-    if DEBIAN.is_dir():
-        return DEBIAN
-    folder = tmp_path_factory.mktemp("idx")
-    for name, count in (("train", 50), ("t10k", 20)):
-        images, labels = pixels(count, side=28, channels=1)[:, 0], np.arange(count, dtype=np.uint8) % 10
-        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
-        (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "reference"),
-    [("mnist", torchvision.datasets.MNIST), ("fashion-mnist", torchvision.datasets.FashionMNIST)],
-)
-def test_idx_files_read_as_torchvision_reads_them(tmp_path, idx_files, name, reference):
-    row = DATASETS[name]
-    for file in row.files:
-        lay_out(tmp_path / "gz" / name, {file.name: (idx_files / file.name).read_bytes()})
-        plain = gzip.decompress((idx_files / file.name).read_bytes())
-        lay_out(tmp_path / "plain" / row.folder / "raw", {file.name.removesuffix(".gz"): plain})
-    found = datasets.load(row, tmp_path / "plain")
-    for split, train in ((found.train, True), (found.test, False)):
-        expected = reference(tmp_path / "plain", train=train)
-        assert torch.equal(split.images[:, 0], expected.data)
-        assert torch.equal(split.targets, expected.targets)
-    assert len(found.classes) == 10
-    names = reference.classes if name == "fashion-mnist" else [str(digit) for digit in range(10)]
-    assert found.classes == tuple(names)
-    assert same(found, datasets.load(row, tmp_path / "gz"))
-
-
-IMAGES, LABELS = idx(pixels(4, side=28, channels=1)[:, 0]), idx(np.arange(4, dtype=np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("train-images-idx3-ubyte", IMAGES[:-1]),
-        ("train-images-idx3-ubyte", IMAGES + b"\0"),
-        ("train-images-idx3-ubyte", LABELS),
-        ("train-images-idx3-ubyte", b""),
-        ("train-images-idx3-ubyte", struct.pack(">4B3I", 0, 0, 8, 3, 1 << 31, 1 << 31, 1 << 31)),
-        ("train-labels-idx1-ubyte", idx(np.arange(5, dtype=np.uint8))),
-        ("t10k-labels-idx1-ubyte", idx(np.full(4, 10, dtype=np.uint8))),
-        ("t10k-images-idx3-ubyte.gz", gzip.compress(IMAGES)[:-9]),
-        ("t10k-images-idx3-ubyte.gz", IMAGES),
-    ],
-)
-def test_damaged_idx_files_are_named(tmp_path, name, content):
-    for split in ("train", "t10k"):
-        files = {f"{split}-images-idx3-ubyte": IMAGES, f"{split}-labels-idx1-ubyte": LABELS}
-        lay_out(tmp_path / "MNIST" / "raw", files)
-    (tmp_path / "MNIST" / "raw" / name.removesuffix(".gz")).unlink()
-    lay_out(tmp_path / "MNIST" / "raw", {name: content})
-    with pytest.raises(ValueError, match=name) as caught:
-        datasets.load(DATASETS["mnist"], tmp_path)
-    assert "\n" not in str(caught.value)
-
-
 # digits
 
 
@@ -291,96 +206,6 @@ def test_digits_are_all_there_in_fixed_stratified_parts(tmp_path):
     default = datasets.load(DATASETS["digits"], tmp_path)
     assert default.train.images.shape == (1437, 1, 16, 16) and default.train.images.dtype == torch.uint8
     assert torch.equal(default.test.images, transforms.resize(found.test.images, [16, 16], antialias=True))
-
-
-# A folder of images
-
-
-def test_folder_takes_the_size_that_its_images_share(image_folder):
-    found = load_folder(image_folder)
-    assert found.classes == ("cat", "dog")
-    assert torch.equal(found.train.images[2:], torch.from_numpy(pixels(2, side=20, seed=1)))
-    assert found.train.targets.tolist() == [0, 0, 1, 1] and found.test.targets.tolist() == [0, 1]
-
-
-def test_folder_with_other_sizes_is_cut_to_the_centre(image_folder):
-    wide = np.zeros((3, 40, 120), dtype=np.uint8)
-    wide[0, :, :40], wide[1, :, 40:80], wide[2, :, 80:] = 255, 255, 255
-    save_image(image_folder / "val" / "cat" / "wide.png", wide)
-    save_image(image_folder / "val" / "dog" / "square.png", pixels(1, side=20)[0])
-    shutil.rmtree(image_folder / "test")
-    found = load_folder(image_folder)
-    assert found.train.images.shape == (4, 3, 64, 64)
-    centre = found.test.images[0, :, :, 2:-2]  # the middle third is green; its borders are blended
-    assert (centre[1] == 255).all() and (centre[[0, 2]] == 0).all()
-    assert load_folder(image_folder, size=10).test.images.shape == (2, 3, 10, 10)
-
-
-def test_folder_passes_over_hidden_files_and_knows_extensions_in_capitals(image_folder):
-    before = load_folder(image_folder)
-    (image_folder / "train" / "cat" / ".DS_Store").write_bytes(b"x")
-    (image_folder / "train" / "cat" / "notes.txt").write_bytes(b"x")
-    (image_folder / "train" / ".ipynb_checkpoints").mkdir()
-    hidden = image_folder / "train" / "dog" / ".thumbnails" / "0.png"
-    save_image(hidden, pixels(1, side=20)[0])
-    (image_folder / "train" / "cat" / "0.png").rename(image_folder / "train" / "cat" / "0.PNG")
-    assert same(before, load_folder(image_folder))
-    grey = Image.fromarray(pixels(1, side=20, channels=1)[0, 0])
-    (image_folder / "train" / "cat" / "more").mkdir()
-    grey.save(image_folder / "train" / "cat" / "more" / "grey.png")
-    found = load_folder(image_folder)
-    assert found.train.targets.tolist() == [0, 0, 0, 1, 1]
-    assert torch.equal(found.train.images[2], torch.from_numpy(np.array(grey)).expand(3, 20, 20))
-
-
-def break_folder(folder: Path, mistake: str) -> None:
-    if mistake == "nothing":
-        shutil.rmtree(folder)
-    elif mistake == "no train":
-        shutil.rmtree(folder / "train")
-    elif mistake == "no test":
-        shutil.rmtree(folder / "test")
-    elif mistake == "no classes":
-        shutil.rmtree(folder / "train")
-        (folder / "train").mkdir()
-    elif mistake == "test class":
-        (folder / "test" / "dog").rename(folder / "test" / "wolf")
-    elif mistake == "empty class":
-        (folder / "train" / "fox").mkdir()
-    elif mistake == "not an image":
-        (folder / "train" / "dog" / "1.png").write_bytes(b"text")
-    elif mistake == "cut off":
-        path = folder / "test" / "dog" / "a.png"
-        path.write_bytes(path.read_bytes()[:200])
-
-
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        ("nothing", "images: no such folder"),
-        ("no train", "no folder train"),
-        ("no test", "neither a folder test nor val"),
-        ("no classes", "train holds no classes"),
-        ("test class", "class 'wolf' of .*test is not in"),
-        ("empty class", "class folder .*train/fox holds no images"),
-        ("not an image", "train/dog/1.png is not a readable image"),
-        ("cut off", "test/dog/a.png is not a readable image"),
-    ],
-)
-@pytest.mark.parametrize("size", [None, 20])
-def test_folder_mistakes_are_named(image_folder, tmp_path, mistake, message, size):
-    row = find_row(str(image_folder))
-    break_folder(image_folder, mistake)
-    with pytest.raises(ValueError, match=message) as caught:
-        datasets.load(row, tmp_path / "data", size)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.parametrize("size", [0, -1, 100_000])
-def test_a_size_out_of_bounds_is_refused(image_folder, size):
-    with pytest.raises(ValueError, match=f"image size {size}"):
-        load_folder(image_folder, size)
 
 
 @pytest.mark.parametrize("size", [16, 48])
