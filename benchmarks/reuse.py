@@ -7,14 +7,16 @@
     python benchmarks/reuse.py -profile            where a training step's time goes
     python benchmarks/reuse.py -keep               freed memory kept, as main.py does (engine/device.py)
 
-The literal form runs in the default memory format and the default form in channels_last; rounds alternate. The
-ratio's median, smallest and largest round are printed, never one form's time alone. Without -keep the C library
-is as it comes; with it both forms are faster, the literal one by more.
+The default form is measured by its modules, as it runs on a GPU, and by models/kernels.c where that compiles, as
+main.py trains on a CPU. The literal form runs in the default memory format and the default form in channels_last;
+rounds alternate. The ratio's median, smallest and largest round are printed, never one form's time alone. Without -keep
+the C library is as it comes; with it all forms are faster, the literal one by most.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import sys
 from pathlib import Path
@@ -28,6 +30,7 @@ from torch import nn
 import models
 from benchmarks.measure import Step, alternate, machine, positive, ratios, summary
 from engine.device import keep_freed_memory
+from models import kernels
 from models.layers import HardswishByFormula, swapped
 from models.reuse import ReuseDepthwise
 
@@ -55,22 +58,35 @@ def compare(name: str, slow: Step, fast: Step, rounds: int) -> None:
     times = alternate({"slow": slow, "fast": fast}, rounds)
     rates = [len(fast.images) / statistics.median(values) for values in times.values()]
     print(
-        f"{name:42} {rates[0]:7.1f} {rates[1]:7.1f} images/s   "
+        f"{name:50} {rates[0]:7.1f} {rates[1]:7.1f} images/s   "
         f"ratio {summary(ratios(times['slow'], times['fast']), 2)}   "
         f"kept for backward {kept_bytes(fast) / kept_bytes(slow):.2f}",
         flush=True,
     )
 
 
+def default_forms(name: str) -> dict[str, nn.Module]:
+    """The default form as it is, and a second one for models/kernels.c where that can train it."""
+    forms = {"default": models.create(name)}
+    compiled = models.create(name)
+    with contextlib.suppress(ValueError):
+        kernels.use(compiled)
+        forms["default by kernels.c"] = compiled
+    return forms
+
+
 def compare_forms(name: str, batch: int, rounds: int) -> None:
-    """The default form against the literal one as it is, and where that differs, with native activations."""
+    """The default form, by its modules and by the kernels, against the literal one as it is; where that differs, with
+    native activations too."""
     torch.manual_seed(0)
-    default = Step(models.create(name), batch, channels_last=True)
     literal = models.create(name, literal=True)
-    compare(f"{name}: literal, default", Step(literal, batch, channels_last=False), default, rounds)
+    steps = {form: Step(network, batch, channels_last=True) for form, network in default_forms(name).items()}
+    for form, step in steps.items():
+        compare(f"{name}: literal, {form}", Step(literal, batch, channels_last=False), step, rounds)
     if any(isinstance(module, HardswishByFormula) for module in literal.modules()):
         native = swapped(literal, HardswishByFormula, nn.Hardswish)
-        compare("  with native hard-swish", Step(native, batch, channels_last=False), default, rounds)
+        for form, step in steps.items():
+            compare(f"  native hard-swish, {form}", Step(native, batch, channels_last=False), step, rounds)
 
 
 def others(batch: int) -> list[tuple[str, Step]]:
@@ -104,15 +120,16 @@ def compare_multiplier(batch: int, rounds: int) -> None:
 
 
 def profile(name: str, batch: int) -> None:
-    """The operations that take most of a training step's time, for both forms."""
-    for literal in (True, False):
-        step = Step(models.create(name, literal=literal), batch, channels_last=not literal)
+    """The operations that take most of a training step's time, for each form."""
+    forms = {"literal": models.create(name, literal=True)} | default_forms(name)
+    for form, network in forms.items():
+        step = Step(network, batch, channels_last=form != "literal")
         step()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             step()
         events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
         total = sum(event.self_cpu_time_total for event in events)
-        print(f"{name}, {'literal' if literal else 'default'} form: {total / 1e6:.2f} s")
+        print(f"{name}, {form} form: {total / 1e6:.2f} s")
         for event in events[:10]:
             print(f"  {100 * event.self_cpu_time_total / total:5.1f} %  {event.key}")
 

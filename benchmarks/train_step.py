@@ -1,7 +1,7 @@
 """Images a second of the training loop, where the time of a step goes, and what each setting does for it.
 
     python benchmarks/train_step.py -net cheapV3 -dataset cifar100 -steps 20 -rounds 5
-    python benchmarks/train_step.py -matrix        channels_last, amp, foreach, fused, compile: each on and off
+    python benchmarks/train_step.py -matrix        channels_last, amp, foreach, fused, kernels, compile: each on and off
 
 The loop is engine.loop.train_epoch as main.py runs it, with the data set's own recipe, its batches and its TensorBoard
 file. The speed is measured without looking inside. For the parts, marks are then set where one part of a step ends and
@@ -10,8 +10,9 @@ more than a step takes. Parts: input (the next batch), forward (with the loss), 
 learning rate and averaged weights), logging (metric sums, the reading of the losses, TensorBoard). Evaluation is that
 of the test set after each epoch, spread over the epoch's steps.
 
--matrix: each setting is varied by itself from channels_last, float32, one loop over the parameters, no compilation;
-all variants take turns in one run. A setting that cannot run here is named with the reason and left out.
+-matrix: each setting is varied by itself from channels_last, float32, one loop over the parameters, no kernels
+(models/kernels.c), no compilation; all variants take turns in one run. A setting that cannot run here is named with the
+reason and left out.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from engine.loop import evaluate, train_epoch
 from engine.schedule import make_schedule
 from engine.state import TrainState
 from main import truth
+from models import kernels
 
 PARTS = ("input", "forward", "backward", "optimizer", "logging")
 UNTIMED = 2  # steps before a measurement
@@ -176,11 +178,17 @@ def make_loops(job: Job, log: RunLog) -> dict[str, Callable[[], Loop]]:
     amp = Precision.choose("auto" if device.type == "cuda" else "bf16", device)
 
     def loop(
-        channels_last: bool = True, precision: Precision = plain_precision, compile: bool = False, **optimizer: bool
+        channels_last: bool = True,
+        precision: Precision = plain_precision,
+        own_kernels: bool = False,
+        compile: bool = False,
+        **optimizer: bool,
     ) -> Loop:
         channels, size = job.dataset.train.images.shape[1:3]
         torch.manual_seed(0)
         network = models.create(job.settings.net, len(job.dataset.classes), channels, size, job.settings.width)
+        if own_kernels:
+            kernels.use(network)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         network = network.to(device, memory_format=layout)
         made = Loop(job, torch.compile(network) if compile else network, precision, log)
@@ -194,6 +202,7 @@ def make_loops(job: Job, log: RunLog) -> dict[str, Callable[[], Loop]]:
         f"amp ({str(amp.dtype).removeprefix('torch.')})": partial(loop, precision=amp),
         "foreach": partial(loop, foreach=True),
         "fused": partial(loop, fused=True),
+        "kernels": partial(loop, own_kernels=True),
         "compile": partial(loop, compile=True),
     }
 

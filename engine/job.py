@@ -22,6 +22,7 @@ from engine import checkpoint
 from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
 from engine.distributed import ALONE, Processes
 from engine.tasks import TASKS
+from models import kernels
 from models.registry import entry
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
@@ -70,13 +71,16 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
         take_weights(network, start, weights)
     size, channels = data.train.images.shape[-1], data.train.images.shape[1]
     macs = mac_count(network, channels, size)
+    precision = Precision.choose(settings.amp, device)
+    if settings.kernels is not False:
+        use_kernels(network, settings, precision)
     if settings.sync_bn:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     share = (processes.rank, processes.count)
     training, evaluations = BATCHES.get(row.reader, make_batches)(settings, data, device, share)
     return Job(
         settings=settings,
-        precision=Precision.choose(settings.amp, device),
+        precision=precision,
         dataset=data,
         network=to_device(network, device, settings.channels_last),
         task=TASKS[row.task].make(settings, data),
@@ -95,7 +99,8 @@ def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict
     its data set is missing or has other classes.
     """
     content = checkpoint.load_run(weights)
-    job = make_job(saved_settings(content["settings"], weights, {**overrides, "val": 0.0, "compile": False}))
+    untrained = {"val": 0.0, "compile": False, "kernels": False}
+    job = make_job(saved_settings(content["settings"], weights, overrides | untrained))
     if list(job.dataset.classes) != content["classes"]:
         raise ValueError(
             f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"
@@ -112,6 +117,20 @@ def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
         image_size=data.train.images.shape[-1],
         width=settings.width,
     )
+
+
+def use_kernels(network: nn.Module, settings: Settings, precision: Precision) -> None:
+    """Has models/kernels.c train the network's widened blocks, where it can.
+
+    Raises ValueError where it cannot and -kernels true demands it.
+    """
+    try:
+        if precision.device.type != "cpu" or precision.dtype is not torch.float32 or settings.compile:
+            raise ValueError("it is for training on a CPU in float32 without -compile")
+        kernels.use(network)
+    except ValueError as error:
+        if settings.kernels:
+            raise ValueError(f"-kernels true: {error}; leave it out") from None
 
 
 def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:

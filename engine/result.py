@@ -15,6 +15,7 @@ import torchvision
 from engine.checkpoint import weights_size
 from engine.job import Job
 from engine.state import TrainState
+from models import kernels
 
 
 def make_result(job: Job, state: TrainState) -> dict:
@@ -41,6 +42,7 @@ def make_result(job: Job, state: TrainState) -> dict:
         "seconds": state.seconds,
         "images per second": job.training.bounds[-1][1] * state.epoch / state.seconds,
         "processes": job.processes.count,
+        "kernels": kernels.in_use(job.network),
         "device": device_name(job.precision.device),
         "versions": {
             "python": platform.python_version(),

@@ -17,6 +17,7 @@ from engine.logs import NoLog, RunLog
 from engine.loop import NotFinite, evaluate, train_epoch
 from engine.result import describe_result, make_result, to_json
 from engine.state import TrainState
+from models import kernels
 
 LAST = "last.pth"
 REGULAR_EVERY = 10  # epochs between the checkpoints that are kept
@@ -98,6 +99,7 @@ class Run:
         images = {split: len(batches.index) for split, batches in job.evaluations.items()}
         chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
         several = f", {job.processes.count} processes" if job.processes.count > 1 else ""
+        compiled = ", widened blocks by models/kernels.c" if kernels.in_use(job.network) else ""
         splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
         side = job.dataset.train.images.shape[-1]
         return (
@@ -106,7 +108,7 @@ class Run:
             f"{job.task.targets()}\n"
             f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
             f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
-            f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}; "
+            f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{compiled}; "
             f"the best epoch is chosen on the {chosen_on}\n"
             f"curves: tensorboard --logdir {self.folders.runs.parents[1]}; weights: {self.folders.checkpoints}"
         )

@@ -20,6 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from models import kernels
 from models.layers import ConvBatchNorm, GlobalAveragePool
 from models.MobileNetV2 import build
 from models.registry import register
@@ -60,9 +61,13 @@ class ReuseInvertedResidual(nn.Module):
         if stride == 1:
             same = in_channels == out_channels
             self.shortcut = nn.Identity() if same else ResizedShortcut(in_channels, out_channels, in_channels > 16)
+        self.kernels = False  # models.kernels.use() sets it
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(self.reuse(x)))
+        if self.kernels and kernels.fits(x, self.depthwise):
+            y = kernels.widened_block(x, self.depthwise, self.project, nn.Identity(), self.depthwise.activation)
+        else:
+            y = self.project(self.depthwise(self.reuse(x)))
         return y if self.shortcut is None else y + self.shortcut(x)
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from models import kernels
 from models.gradients import HardswishConvolution
 from models.layers import (
     ConvBatchNorm,
@@ -93,8 +94,13 @@ class ReuseInvertedResidual(nn.Module):
         self.after = activation(act)
         self.project = ConvBatchNorm(expanded, out_channels)
         self.residual = stride == 1 and in_channels == out_channels
+        self.kernels = False  # models.kernels.use() sets it
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.kernels and kernels.fits(x, self.depthwise):
+            gates = self.se.gates if isinstance(self.se, ReuseSqueezeExcite) else None
+            y = kernels.widened_block(x, self.depthwise, self.project, self.before, self.after, gates)
+            return y + x if self.residual else y
         y = self.se(self.depthwise(self.before(self.reuse(x))))
         if self.training and type(self.after) is nn.Hardswish:
             y = self.project.bn(HardswishConvolution.apply(y, self.project.conv.weight))

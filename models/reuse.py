@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import registry
-from models.gradients import FAST_COLUMNS, DepthwiseCopies
 from models.layers import global_average
 
 
@@ -72,8 +71,6 @@ class ReuseDepthwise(nn.Conv2d):
         if min(x.shape[2:]) < self.kernel_size[0]:
             # a kernel larger than its map takes oneDNN about twice as long in training where the padding is its own
             x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
-        if self.training and self.bias is None and x.device.type == "cpu" and self.kernel_size[1] > FAST_COLUMNS:
-            return DepthwiseCopies.apply(x, self.weight, self.times, self.stride[0], padding)
         filters = self.weight.chunk(self.times)
         biases = [None] * self.times if self.bias is None else self.bias.chunk(self.times)
         maps = [
