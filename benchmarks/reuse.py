@@ -129,7 +129,7 @@ def profile(name: str, batch: int) -> None:
             step()
         events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
         total = sum(event.self_cpu_time_total for event in events)
-        print(f"{name}, {form} form: {total / 1e6:.2f} s")
+        print(f"{name}, {form}: {total / 1e6:.2f} s")
         for event in events[:10]:
             print(f"  {100 * event.self_cpu_time_total / total:5.1f} %  {event.key}")
 

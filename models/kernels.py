@@ -59,7 +59,7 @@ def library(real: str) -> ctypes.CDLL:
 
     Raises ValueError where there is no compiler, or not one with OpenMP.
     """
-    command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, f"-DREAL={real}"]
+    command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, f"-DREAL={real}"]
     command += CPU_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
     made_of = hashlib.sha256(SOURCE.read_bytes() + repr(command).encode()).hexdigest()[:16]
     path = Path(importlib.util.cache_from_source(str(SOURCE))).with_name(f"kernels-{made_of}.so")

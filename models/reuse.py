@@ -8,6 +8,8 @@ computes the same without repeating anything. The equalities it rests on (C chan
 - Reuse(k) and a depthwise convolution are k depthwise convolutions of the same C channels, side by side;
 - a channel shuffle before Reuse only changes the order of these outputs (see from_literal);
 - a layer linear in k copies of y is a layer on y with the k slices of its weight added.
+
+On a CPU models/kernels.py trains whole widened blocks in place of the modules here.
 """
 
 from __future__ import annotations
