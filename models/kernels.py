@@ -31,7 +31,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 LANES = 8  # channels that the C code takes at a time; widths are multiples of it
 KINDS = {nn.Identity: 0, nn.ReLU: 1, nn.Hardswish: 2}
 REALS = {torch.float32: "float", torch.float64: "double"}
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC", "-w")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-w")
 CPU_FLAGS = {"AVX2": ("-mavx2", "-mfma"), "AVX512": ("-mavx2", "-mfma")}  # by torch's name for what this CPU has
 
 
@@ -57,33 +57,37 @@ class Shape(ctypes.Structure):
 def library(real: str) -> ctypes.CDLL:
     """models/kernels.c compiled for numbers of that type; kept beside Python's own compiled files.
 
-    Raises ValueError where there is no compiler, or not one with OpenMP.
+    It is linked without a runtime for OpenMP and takes torch's. With one of its own two pools of threads stand in each
+    other's way: a step took twice as long.
+    Raises ValueError where there is no compiler, or its OpenMP is not the one that torch uses.
     """
-    command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, f"-DREAL={real}"]
-    command += CPU_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
-    made_of = hashlib.sha256(SOURCE.read_bytes() + repr(command).encode()).hexdigest()[:16]
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    flags = [*FLAGS, *CPU_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()), f"-DREAL={real}"]
+    made_of = hashlib.sha256(SOURCE.read_bytes() + repr([compiler, flags]).encode()).hexdigest()[:16]
     path = Path(importlib.util.cache_from_source(str(SOURCE))).with_name(f"kernels-{made_of}.so")
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                made = Path(folder) / path.name
-                subprocess.run([*command, "-o", str(made), str(SOURCE)], check=True, capture_output=True, text=True)
-                made.replace(path)  # at once: another process may be doing the same
+                compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+                for words in ([*flags, "-c", SOURCE, "-o", compiled], ["-shared", compiled, "-o", linked]):
+                    subprocess.run([*compiler, *words], check=True, capture_output=True, text=True)
+                linked.replace(path)  # at once: another process may be doing the same
         return ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or [str(error)])[0]
     except OSError as error:
         reason = str(error)
-    raise ValueError(f"the C compiler did not make it ({command[0]}: {reason[:120]})")
+    raise ValueError(f"the C compiler did not make it ({compiler[0]}: {reason[:200]})")
 
 
 def call(function: str, dtype: torch.dtype, *arguments: Tensor | int | Shape) -> None:
-    """Calls a function of models/kernels.c with torch's number of threads; tensors must lie as it expects them."""
+    """Calls a function of models/kernels.c with torch's number of threads; maps must be channels last."""
     words = []
     for argument in arguments:
         if isinstance(argument, Tensor):
-            assert argument.dtype == dtype
+            layout = torch.channels_last if argument.ndim == 4 else torch.contiguous_format
+            assert argument.dtype == dtype and argument.is_contiguous(memory_format=layout)
             words.append(ctypes.c_void_p(argument.data_ptr()))
         else:
             words.append(ctypes.byref(argument) if isinstance(argument, Shape) else ctypes.c_int64(argument))
@@ -122,7 +126,7 @@ class Widening(torch.autograd.Function):
         x, taps, z, means = ctx.saved_tensors
         shape, threads = ctx.shape, torch.get_num_threads()
         factor = 2 * of_spread  # of a squared distance; the mean it is from drops out, since distances add up to zero
-        offset = of_means / shape.out_pixels - factor * means
+        offset = (of_means / shape.out_pixels - factor * means).contiguous()
         found, of_taps = torch.empty_like(x), taps.new_empty(threads, *taps.shape)
         scratch = x.new_empty(threads, 2 * shape.bordered + shape.out_pixels * taps.shape[1])
         gradient = channels_last(gradient)
