@@ -5,9 +5,9 @@
 The original's: cheapV3 with Reuse by concatenation in the default memory format; PIL images through RandomCrop(32,
 padding=4), RandomHorizontalFlip, RandomRotation(15), ToTensor and Normalize in a DataLoader with two workers;
 loss.item() after each step. Its prints and its TensorBoard points a step are left out, which is in its favour. This
-project's: engine.loop.train_epoch as main.py runs it, on its own batches, in channels_last. Both: the same images, in
-batches of the same size, and SGD with the original recipe's momentum and weight decay, at a rate low enough that
-neither diverges.
+project's: engine.loop.train_epoch as main.py runs it, on its own batches, in channels_last, the blocks by
+models/kernels.c where that compiles. Both: the same images, in batches of the same size, and SGD with the original
+recipe's momentum and weight decay, at a rate low enough that neither diverges.
 
 Each runs in a process of its own; they take turns, one waiting while the other works. A turn begins with untimed
 steps: batches that workers had ready when the turn before ended would be a present. A ratio is taken within a round.
@@ -35,6 +35,7 @@ from benchmarks.processes import Group, Own, loop_settings, make_loop_parser, ta
 from conf import Settings
 from conf.datasets import find_row
 from engine.distributed import Processes
+from models import kernels
 
 WORKERS = 2  # the original's -w
 UNTIMED = 2 * WORKERS + 1  # steps before the timed ones: two batches a worker may be ready, and one at work
@@ -95,6 +96,15 @@ class Original:
         return count
 
 
+def blocks_by(net: str) -> str:
+    """What trains this project's widened blocks here."""
+    try:
+        kernels.use(models.create(net))
+    except ValueError as error:
+        return f"their modules ({error})"
+    return "models/kernels.c"
+
+
 SIDES = {"original": Original, "own": Own}
 
 
@@ -109,6 +119,7 @@ def main() -> int:
     except ValueError as error:
         print(f"vs_original.py: {error}", file=sys.stderr)
         return 2
+    print(f"this project's widened blocks by {blocks_by(options.net)}")
     print("images a second, and their ratio: median (least to greatest)")
     print(f"the original's loop  {summary(speeds['original'], 1)}")
     print(f"this project's loop  {summary(speeds['own'], 1)}")
