@@ -54,7 +54,7 @@ class Shape(ctypes.Structure):
 
 
 @functools.cache
-def library(real: str) -> ctypes.CDLL:
+def load_library(real: str) -> ctypes.CDLL:
     """models/kernels.c compiled for numbers of that type; kept beside Python's own compiled files.
 
     It is linked without a runtime for OpenMP and takes torch's. With one of its own two pools of threads stand in each
@@ -91,7 +91,7 @@ def call(function: str, dtype: torch.dtype, *arguments: Tensor | int | Shape) ->
             words.append(ctypes.c_void_p(argument.data_ptr()))
         else:
             words.append(ctypes.byref(argument) if isinstance(argument, Shape) else ctypes.c_int64(argument))
-    getattr(library(REALS[dtype]), function)(*words, ctypes.c_int64(torch.get_num_threads()))
+    getattr(load_library(REALS[dtype]), function)(*words, ctypes.c_int64(torch.get_num_threads()))
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ def use(network: nn.Module) -> None:
     blocks = [module for module in network.modules() if hasattr(module, "kernels")]
     if not blocks:
         raise ValueError("the network has no widened blocks")
-    library(REALS[next(network.parameters()).dtype])
+    load_library(REALS[next(network.parameters()).dtype])
     for block in blocks:
         block.kernels = True
 

@@ -25,7 +25,7 @@ BLOCKS = [name for name in models.cheap_names() if name != "cheapSqueezeNet"]  #
 @pytest.fixture(autouse=True)
 def compiler():
     try:
-        kernels.library("float")
+        kernels.load_library("float")
     except ValueError as error:
         pytest.skip(f"no C compiler with OpenMP: {error}")
 
@@ -115,9 +115,9 @@ def test_less_is_kept_for_the_backward_pass():
 def uncompiled(tmp_path, monkeypatch):
     """As on a machine that has not compiled the kernels yet; Python's cache is in tmp_path / "cache"."""
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "cache"))
-    kernels.library.cache_clear()
+    kernels.load_library.cache_clear()
     yield
-    kernels.library.cache_clear()
+    kernels.load_library.cache_clear()
 
 
 DIGITS = "main.py -dataset digits -size 8 -gpu false -name a -epochs 1 -b 128 -warm 0.5"
@@ -159,7 +159,7 @@ def test_demanded_where_it_cannot_be(uncompiled, tmp_path, monkeypatch, capsys, 
 def test_processes_that_compile_at_once(tmp_path):
     """Each finds a whole library, and no half of one stays."""
     setting = f"import sys, torch; sys.pycache_prefix = {str(tmp_path)!r}"
-    lines = f"{setting}; from models import kernels; kernels.library('float')"
+    lines = f"{setting}; from models import kernels; kernels.load_library('float')"
     started = [subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT) for _ in range(3)]
     assert [process.wait() for process in started] == [0, 0, 0]
     folder = next(tmp_path.rglob("kernels-*.so")).parent
