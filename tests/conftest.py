@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import runs
-from tests.made_data import pixels, save_image
+from tests.helpers import runs
+from tests.helpers.made_data import pixels, save_image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +31,7 @@ def cifar_images() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """The folder in which the run of tests/runs.py has been run to its end. Not to be written to."""
+    """The folder in which the run of tests/helpers/runs.py has been run to its end. Not to be written to."""
     out = tmp_path_factory.mktemp("finished")
     runs.start(runs.RUN, out)
     return out

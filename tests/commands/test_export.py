@@ -21,7 +21,7 @@ from engine.export import export_onnx, onnx_runner, to_onnx
 from engine.fold import fold
 from models.layers import GlobalAveragePool
 from models.reuse import from_literal
-from tests.test_fold import COPIES, NORMS, trained
+from tests.models.test_fold import COPIES, NORMS, trained
 
 TEST_IMAGES = Path(main.__file__).parent / "data" / "cifar100" / "test"
 

@@ -13,7 +13,7 @@ import torchvision
 
 import datasets
 from conf.datasets import DATASETS
-from tests.made_data import DEBIAN, lay_out, pixels, same
+from tests.helpers.made_data import DEBIAN, lay_out, pixels, same
 
 
 def idx(values: np.ndarray) -> bytes:

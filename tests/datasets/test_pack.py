@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import datasets
-from tests.made_data import (
+from tests.helpers.made_data import (
     ROOT,
     cifar_pickles,
     cifar_row,

@@ -12,7 +12,7 @@ import datasets
 from conf.datasets import find_row
 from datasets import driving
 from datasets.split import held_out_rows
-from tests.drive import CAMERAS, REAL, angle_of, write_drive
+from tests.helpers.drive import CAMERAS, REAL, angle_of, write_drive
 
 ROW = find_row("driving")
 HEADER = "center,left,right,steering,throttle,brake,speed\n"

@@ -12,7 +12,7 @@ import main
 import models
 from conf.resolve import settings
 from engine.schedule import make_optimizer
-from tests.runs import RUN, checkpoints, curves, start
+from tests.helpers.runs import RUN, checkpoints, curves, start
 
 ROOT = Path(main.__file__).parent
 

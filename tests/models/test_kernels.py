@@ -15,8 +15,8 @@ from benchmarks.measure import Step
 from benchmarks.reuse import kept_bytes
 from models import kernels
 from models.reuse import from_literal
-from tests.runs import start
-from tests.test_reuse import assert_equal_outcomes, both_forms, outcome
+from tests.helpers.runs import start
+from tests.models.test_reuse import assert_equal_outcomes, both_forms, outcome
 
 ROOT = Path(main.__file__).parent
 BLOCKS = [name for name in models.cheap_names() if name != "cheapSqueezeNet"]  # it has no depthwise convolution

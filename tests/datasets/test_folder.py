@@ -12,7 +12,7 @@ from PIL import Image
 
 import datasets
 from conf.datasets import find_row
-from tests.made_data import load_folder, pixels, same, save_image
+from tests.helpers.made_data import load_folder, pixels, same, save_image
 
 
 def test_folder_takes_the_size_that_its_images_share(image_folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 from PIL import Image, ImageDraw
 
-REAL = Path(__file__).resolve().parents[1] / "data" / "driving"
+REAL = Path(__file__).resolve().parents[2] / "data" / "driving"
 CAMERAS = ("center", "left", "right")
 
 

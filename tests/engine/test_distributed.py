@@ -16,7 +16,7 @@ from benchmarks import kill_test
 from datasets.batches import batch_bounds, shared
 from engine import checkpoint
 from engine.distributed import ALONE
-from tests import distributed_worker
+from tests.helpers import distributed_worker
 
 ROOT = Path(main.__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -56,7 +56,7 @@ def test_an_accumulated_step_is_the_whole_step(one_process):
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_many_processes_end_in_one_process_s_weights(one_process, tmp_path, count):
     """Shares of the last batch that are not even, augmentation, clipping; with and without accumulation."""
-    words = [*LAUNCH, f"--nproc-per-node={count}", "tests/distributed_worker.py", str(tmp_path), "1", "3"]
+    words = [*LAUNCH, f"--nproc-per-node={count}", "tests/helpers/distributed_worker.py", str(tmp_path), "1", "3"]
     subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
     for rank in range(count):
         for found in torch.load(tmp_path / f"{rank}.pt").values():

@@ -18,7 +18,7 @@ from datasets.split import held_out_rows
 from engine import angles, checkpoint
 from engine.logs import RunLog
 from engine.tasks import Regression
-from tests.drive import angle_of, write_drive
+from tests.helpers.drive import angle_of, write_drive
 
 COUNT, EPOCHS, STEPS = 60, 3, 30
 RUN = (

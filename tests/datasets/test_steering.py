@@ -12,7 +12,7 @@ from conf.datasets import find_row
 from datasets import driving, steering
 from datasets.batches import TrainingBatches
 from datasets.steering import DriveAugmentation, DriveBatches, DriveDraws, DriveSource
-from tests.drive import REAL, write_drive
+from tests.helpers.drive import REAL, write_drive
 
 ROW = find_row("driving")
 ORIGINAL = DriveAugmentation(correction=0.25, brightness=0.1, flip=True)

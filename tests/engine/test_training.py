@@ -14,7 +14,7 @@ import yaml
 import main
 from engine import checkpoint
 from engine.device import determinism
-from tests.runs import EPOCHS, RUN, checkpoints, curves, result, start
+from tests.helpers.runs import EPOCHS, RUN, checkpoints, curves, result, start
 
 ROOT = Path(main.__file__).parent
 

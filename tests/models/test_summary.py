@@ -15,7 +15,7 @@ from torch import nn
 import models
 from models import counters, summary
 from models.reuse import ConvOnCopies, ReuseDepthwise
-from tests.test_networks import COUNTS, MEANT, NAMES, SUMMED_MACS, forms
+from tests.models.test_networks import COUNTS, MEANT, NAMES, SUMMED_MACS, forms
 
 FOLDER = Path(models.__file__).parent
 FILES = sorted({Path(inspect.getfile(models.registry.entry(name).builder)).stem for name in models.names()})

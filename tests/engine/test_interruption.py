@@ -17,7 +17,7 @@ from datasets.batches import EvaluationBatches
 from engine import checkpoint
 from engine.interruption import SIGNALS
 from engine.logs import RunLog
-from tests.runs import RUN, checkpoints, start
+from tests.helpers.runs import RUN, checkpoints, start
 
 ROOT = Path(main.__file__).parent
 INNER = Path("EffNet") / "digits-try1"
@@ -37,7 +37,7 @@ def signal_at(step: int, number: int, times: int = 1):
 
 
 def stopped_run(out: Path) -> int:
-    """The run of tests/runs.py in this process, which a signal is to stop; its exit status."""
+    """The run of tests/helpers/runs.py in this process, which a signal is to stop; its exit status."""
     sys.argv = [*RUN.split(), "-log-every", "2", "-out", str(out)]
     with pytest.raises(SystemExit) as stop:
         main.main()

@@ -1,6 +1,6 @@
-"""One process of tests/test_distributed.py: an epoch on digits in float64, batch norm frozen; saves what came of it.
+"""One process of tests/engine/test_distributed.py: an epoch on digits in float64, batch norm frozen; saves what came of it.
 
-python -m torch.distributed.run ... tests/distributed_worker.py FOLDER ACCUMULATE...
+python -m torch.distributed.run ... tests/helpers/distributed_worker.py FOLDER ACCUMULATE...
 """
 
 import sys
