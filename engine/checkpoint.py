@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from models import registry
+
 _MARK = b"sha256:"
 _COMMENT_LENGTH = len(_MARK) + 64
 _END_RECORD = 22  # bytes of a zip file's end record, whose last two are the length of the comment after it
@@ -72,7 +74,8 @@ def load(path: Path) -> dict:
     """The content of a checkpoint, on the CPU.
 
     A file without a checksum is taken as a plain file of weights by torch.save, as other projects write them.
-    Raises ValueError for a file that is missing, damaged, or holds more than tensors and plain values.
+    Raises ValueError for a file that is missing, damaged, or holds more than tensors and plain values, and for weights
+    that an earlier revision of their network was trained with.
     """
     try:
         data = Path(path).read_bytes()
@@ -97,7 +100,20 @@ def load(path: Path) -> dict:
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint or a state dict")
     if "settings" in content and not verified:
         raise ValueError(f"{path}: damaged, its checksum is gone; take another checkpoint")
+    check_revision(content, path)
     return content
+
+
+def check_revision(content: dict, path: Path) -> None:
+    """Raises ValueError where the network of a run's checkpoint computes another function now than it did then."""
+    name = content.get("settings", {}).get("net")
+    if name in registry.names():
+        made, now = content.get("revision", 1), registry.entry(name).revision
+        if made != now:
+            raise ValueError(
+                f"{path}: trained as revision {made} of {name}, and this is revision {now}, another function of the "
+                "same weights (see its file in models/); train it again, or use the project as of then"
+            )
 
 
 def load_run(path: Path) -> dict:

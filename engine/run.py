@@ -18,6 +18,7 @@ from engine.loop import NotFinite, evaluate, train_epoch
 from engine.result import describe_result, make_result, to_json
 from engine.state import TrainState
 from models import kernels
+from models.registry import entry
 
 LAST = "last.pth"
 REGULAR_EVERY = 10  # epochs between the checkpoints that are kept
@@ -216,6 +217,7 @@ class Run:
         data = self.job.dataset
         content = self.state.to_checkpoint() | {
             "settings": dataclasses.asdict(self.settings),
+            "revision": entry(self.settings.net).revision,
             "task": self.job.task.name,
             "steps_per_epoch": len(self.job.training),
             "classes": list(data.classes),

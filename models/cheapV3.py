@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from models import kernels
 from models.gradients import HardswishConvolution
 from models.layers import (
+    ACTIVATIONS,
     ConvBatchNorm,
     GlobalAveragePool,
     HardswishByFormula,
@@ -68,6 +69,7 @@ class Variant:
     groups: int = 1
 
 
+# revision 1 of these networks activated (and cheapV3_shuffle6 shuffled) before the first row's depthwise convolution
 CHEAP_V3 = Variant(LARGE)
 CHEAP_V3_SMALL = Variant(SMALL)
 # groups = C in the original, which is the identity, as 1 is
@@ -78,18 +80,20 @@ SHUFFLE6 = Variant(SHUFFLE6_ROWS, first=24, reduction=8, gate=nn.Hardsigmoid, re
 
 
 class ReuseInvertedResidual(nn.Module):
-    """Reuse, activation, depthwise, squeeze-excite, activation, 1x1 projection."""
+    """Reuse and activation (neither where times is 1), depthwise, squeeze-excite, activation, 1x1 projection."""
 
     def __init__(self, in_channels: int, times: int, row: tuple, stride: int, variant: Variant, literal: bool) -> None:
         super().__init__()
         kernel_size, _, out_channels, se, act, _ = row
         expanded = in_channels * times
-        self.reuse = Reuse(times, variant.groups) if literal else nn.Identity()
-        self.before = nn.ReLU() if act == "RE" else nn.Hardswish()  # not in place: the residual reads its input
+        widens = times > 1  # the first row does not: it begins with its depthwise convolution, as MobileNetV3's does
+        groups = variant.groups if widens else 1
+        self.reuse = Reuse(times, groups) if literal and widens else nn.Identity()
+        self.before = ACTIVATIONS[act]() if widens else nn.Identity()  # not in place: the residual reads its input
         free = None if literal else ReuseDepthwise(in_channels, times, kernel_size, stride)
         self.depthwise = ConvBatchNorm(expanded, expanded, kernel_size, stride, groups=expanded, convolution=free)
-        renamed = not literal and variant.groups > 1
-        order = literal_channels(in_channels, times, variant.groups) if renamed else None
+        renamed = not literal and groups > 1
+        order = literal_channels(in_channels, times, groups) if renamed else None
         self.se = ReuseSqueezeExcite(expanded, variant.reduction, order, variant.gate()) if se else nn.Identity()
         self.after = activation(act)
         self.project = ConvBatchNorm(expanded, out_channels)
@@ -163,28 +167,28 @@ def build(
     return swapped(network, nn.Hardswish, HardswishByFormula) if literal else network
 
 
-@register
+@register(revision=2)
 def cheapV3(
     num_classes: int, in_channels: int, image_size: int, width: float = 1.0, literal: bool = False
 ) -> nn.Module:
     return build(CHEAP_V3, num_classes, in_channels, image_size, width, literal)
 
 
-@register
+@register(revision=2)
 def cheapV3_small(
     num_classes: int, in_channels: int, image_size: int, width: float = 1.0, literal: bool = False
 ) -> nn.Module:
     return build(CHEAP_V3_SMALL, num_classes, in_channels, image_size, width, literal)
 
 
-@register
+@register(revision=2)
 def cheapV3_shuffle(
     num_classes: int, in_channels: int, image_size: int, width: float = 1.0, literal: bool = False
 ) -> nn.Module:
     return build(SHUFFLE, num_classes, in_channels, image_size, width, literal)
 
 
-@register(shuffle_groups=SHUFFLE6.groups)
+@register(shuffle_groups=SHUFFLE6.groups, revision=2)
 def cheapV3_shuffle6(
     num_classes: int, in_channels: int, image_size: int, width: float = 1.0, literal: bool = False
 ) -> nn.Module:

@@ -19,11 +19,13 @@ class Entry:
 
     shuffle_groups  g of the channel shuffle before its Reuse, for the cheap ones
     usual           num_classes, in_channels and image_size of what it is meant for, where create()'s are not
+    revision        of the function: raised whenever the same weights come to compute something else
     """
 
     builder: Callable[..., nn.Module]
     shuffle_groups: int
     usual: dict[str, int] = field(default_factory=dict)
+    revision: int = 1
 
     def takes(self, parameter: str) -> bool:
         """Whether the builder has this parameter: literal (a cheap network) or width."""
@@ -34,7 +36,11 @@ _ENTRIES: dict[str, Entry] = {}
 
 
 def register(
-    builder: Callable[..., nn.Module] | None = None, *, shuffle_groups: int = 1, usual: dict[str, int] | None = None
+    builder: Callable[..., nn.Module] | None = None,
+    *,
+    shuffle_groups: int = 1,
+    usual: dict[str, int] | None = None,
+    revision: int = 1,
 ):
     """Decorator: registers a builder under its function's name, which is the word after -net.
 
@@ -45,7 +51,7 @@ def register(
     def add(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if function.__name__ in _ENTRIES:
             raise ValueError(f"a network named {function.__name__} is registered already; give this one another name")
-        _ENTRIES[function.__name__] = Entry(function, shuffle_groups, usual or {})
+        _ENTRIES[function.__name__] = Entry(function, shuffle_groups, usual or {}, revision)
         return function
 
     return add(builder) if builder is not None else add

@@ -176,7 +176,8 @@ def _reordered(state_dict: dict[str, Tensor], name: str, move) -> dict[str, Tens
     while f"blocks.{number}.depthwise.conv.weight" in state_dict:
         block = f"blocks.{number}."
         expanded = state_dict[block + "depthwise.conv.weight"].shape[0]
-        order = literal_channels(channels, expanded // channels, known.shuffle_groups)
+        groups = known.shuffle_groups if expanded > channels else 1  # a block that does not widen does not shuffle
+        order = literal_channels(channels, expanded // channels, groups)
         for key, tensor in state_dict.items():
             part = key.removeprefix(block)
             if key.startswith(block + "depthwise.") and tensor.ndim:

@@ -19,7 +19,18 @@ from torchvision.transforms.v2 import functional as transforms
 
 import datasets
 from conf.datasets import DATASETS
-from tests.helpers.made_data import CLASSES, DATA, cifar_pickles, cifar_row, lay_out, md5, pixels, same, save_image, tar_gz
+from tests.helpers.made_data import (
+    CLASSES,
+    DATA,
+    cifar_pickles,
+    cifar_row,
+    lay_out,
+    md5,
+    pixels,
+    same,
+    save_image,
+    tar_gz,
+)
 
 
 def test_a_file_in_the_place_of_the_data_folder_is_named(tmp_path):

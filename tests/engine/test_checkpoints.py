@@ -12,6 +12,7 @@ from engine import checkpoint
 
 CONTENT = {
     "settings": {"net": "cheapV3", "epochs": 3},
+    "revision": 2,
     "network": {"weight": torch.arange(600.0).reshape(20, 30), "count": torch.tensor(7)},
     "optimizer": {"state": {0: {"momentum_buffer": torch.ones(20, 30)}}, "param_groups": [{"lr": 0.1}]},
     "history": [{"epoch": 1, "test loss": 0.25}],
@@ -28,6 +29,16 @@ def test_what_was_saved_is_read(tmp_path):
     content = read(tmp_path / "a.pth", WHOLE)
     assert torch.equal(content["network"]["weight"], CONTENT["network"]["weight"])
     assert content["history"] == CONTENT["history"] and content["settings"] == CONTENT["settings"]
+
+
+@pytest.mark.parametrize("content", [{**CONTENT, "revision": 1}, {k: v for k, v in CONTENT.items() if k != "revision"}])
+def test_weights_of_an_earlier_revision_are_refused(tmp_path, content):
+    """The first row of cheapV3 once activated before its depthwise convolution: the same weights, another function."""
+    checkpoint.save(tmp_path / "a.pth", content)
+    with pytest.raises(ValueError, match="trained as revision 1 of cheapV3, and this is revision 2"):
+        checkpoint.load(tmp_path / "a.pth")
+    checkpoint.save(tmp_path / "b.pth", {**content, "settings": {"net": "MobileNetV3"}, "revision": 1})
+    checkpoint.load(tmp_path / "b.pth")
 
 
 def test_torch_reads_it_too(tmp_path):

@@ -1,4 +1,4 @@
-"""One process of tests/engine/test_distributed.py: an epoch on digits in float64, batch norm frozen; saves what came of it.
+"""One process of tests/engine/test_distributed.py: an epoch on digits in float64, batch norm frozen; saves the outcome.
 
 python -m torch.distributed.run ... tests/helpers/distributed_worker.py FOLDER ACCUMULATE...
 """

@@ -197,10 +197,15 @@ def renamed(state, groups: int):
 
     Every reader of a map reads channel source[c] in place of c. So every writer gives its channels in that order:
     the 1x1 convolutions that end the stem and the blocks, with their batch norms; and the classifier, which reads
-    the last map without a shuffle, has its columns moved.
+    the last map without a shuffle, has its columns moved. The first block, which does not widen, reads its map without
+    a shuffle too: all that it has for each channel is moved.
     """
     result = dict(state)
     for key, tensor in state.items():
+        if key.startswith("blocks.0.depthwise.") and tensor.ndim:
+            result[key] = tensor[source(tensor.shape[0], groups)]
+        if key == "blocks.0.project.conv.weight":
+            tensor = tensor[:, source(tensor.shape[1], groups)]
         if (".project." in key or key.startswith("stem.widen.")) and tensor.ndim:
             result[key] = tensor[source(tensor.shape[0], groups)]
     last = [tensor for key, tensor in state.items() if key.endswith("project.bn.weight")][-1].shape[0]
