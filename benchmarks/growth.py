@@ -17,7 +17,6 @@ median of the rounds) is flagged, and the exit status is 1. Images are noise, wh
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,7 @@ import torch
 import models
 from benchmarks.measure import Step, alternate, machine, make_parser, positive, summary
 from engine.device import keep_freed_memory
-from models import kernels
+from models.fast_path import use_kernels
 from models.summary import mac_count
 
 TOLERANCE = 0.1
@@ -52,8 +51,7 @@ def make_axes(net: str, batch: int) -> dict[str, dict[float, Callable[[], tuple[
             except RuntimeError:  # EffNet, whose classifier is made for one size; its strides are the same for all
                 network = models.create(net, num_classes=classes, image_size=side, width=width)
                 macs = mac_count(network, 3, side)
-            with contextlib.suppress(ValueError):
-                kernels.use(network)  # as main.py does where it can
+            use_kernels(network, required=False)  # as main.py does
             return Step(network, images, side=side, classes=classes), images * macs
 
         return build

@@ -3,7 +3,7 @@
     python benchmarks/inference.py -net cheapV3 -batch 128 1 -rounds 9 -threads 1
 
 The same weights in four forms: the literal form in the default memory format (the yardstick; a network without Reuse
-has one form only and is its own), the default form in channels_last, the folded network (engine/fold.py) in
+has one form only and is its own), the default form in channels_last, the folded network (models/fold.py) in
 channels_last, and the folded network as ONNX Runtime runs it. They alternate, round by round, in one process, and
 each ratio is taken within its round. Images are noise of 32x32 pixels, which takes the same time as any image;
 running statistics are those of one batch of it, and the outputs of all forms are compared before the first round.
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import models
 from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
 from engine.export import check_packages, onnx_runner, to_onnx
-from engine.fold import Sizes, fold
+from models.fold import Sizes, fold
 from models.reuse import from_literal
 
 SHAPE = (3, 32, 32)

@@ -7,7 +7,7 @@
     python benchmarks/reuse.py -profile            where a training step's time goes
     python benchmarks/reuse.py -keep               freed memory kept, as main.py does (engine/device.py)
 
-The default form is measured by its modules, as it runs on a GPU, and by models/kernels.c where that compiles, as
+The default form is measured by its modules, as it runs on a GPU, and by models/ops/kernels.c where that compiles, as
 main.py trains on a CPU. The literal form runs in the default memory format and the default form in channels_last;
 rounds alternate. The ratio's median, smallest and largest round are printed, never one form's time alone. Without -keep
 the C library is as it comes; with it all forms are faster, the literal one by most.
@@ -16,7 +16,6 @@ the C library is as it comes; with it all forms are faster, the literal one by m
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import sys
 from pathlib import Path
@@ -30,8 +29,8 @@ from torch import nn
 import models
 from benchmarks.measure import Step, alternate, machine, positive, ratios, summary
 from engine.device import keep_freed_memory
-from models import kernels
-from models.layers import HardswishByFormula, swapped
+from models.fast_path import use_kernels
+from models.layers import HardswishByFormula, replace_modules
 from models.reuse import ReuseDepthwise
 
 
@@ -66,11 +65,10 @@ def compare(name: str, slow: Step, fast: Step, rounds: int) -> None:
 
 
 def default_forms(name: str) -> dict[str, nn.Module]:
-    """The default form as it is, and a second one for models/kernels.c where that can train it."""
+    """The default form as it is, and a second one for models/ops/kernels.c where that can train it."""
     forms = {"default": models.create(name)}
     compiled = models.create(name)
-    with contextlib.suppress(ValueError):
-        kernels.use(compiled)
+    if use_kernels(compiled, required=False):
         forms["default by kernels.c"] = compiled
     return forms
 
@@ -84,7 +82,7 @@ def compare_forms(name: str, batch: int, rounds: int) -> None:
     for form, step in steps.items():
         compare(f"{name}: literal, {form}", Step(literal, batch, channels_last=False), step, rounds)
     if any(isinstance(module, HardswishByFormula) for module in literal.modules()):
-        native = swapped(literal, HardswishByFormula, nn.Hardswish)
+        native = replace_modules(literal, HardswishByFormula, nn.Hardswish)
         for form, step in steps.items():
             compare(f"  native hard-swish, {form}", Step(native, batch, channels_last=False), step, rounds)
 

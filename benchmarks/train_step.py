@@ -11,8 +11,8 @@ learning rate and averaged weights), logging (metric sums, the reading of the lo
 of the test set after each epoch, spread over the epoch's steps.
 
 -matrix: each setting is varied by itself from channels_last, float32, one loop over the parameters, no kernels
-(models/kernels.c), no compilation; all variants take turns in one run. A setting that cannot run here is named with the
-reason and left out.
+(models/ops/kernels.c), no compilation; all variants take turns in one run. A setting that cannot run here is named with
+the reason and left out.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from engine.loop import evaluate, train_epoch
 from engine.schedule import make_schedule
 from engine.state import TrainState
 from main import truth
-from models import kernels
+from models.fast_path import use_kernels
 
 PARTS = ("input", "forward", "backward", "optimizer", "logging")
 UNTIMED = 2  # steps before a measurement
@@ -188,7 +188,7 @@ def make_loops(job: Job, log: RunLog) -> dict[str, Callable[[], Loop]]:
         torch.manual_seed(0)
         network = models.create(job.settings.net, len(job.dataset.classes), channels, size, job.settings.width)
         if own_kernels:
-            kernels.use(network)
+            use_kernels(network, required=True)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         network = network.to(device, memory_format=layout)
         made = Loop(job, torch.compile(network) if compile else network, precision, log)

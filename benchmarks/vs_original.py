@@ -6,7 +6,7 @@ The original's: cheapV3 with Reuse by concatenation in the default memory format
 padding=4), RandomHorizontalFlip, RandomRotation(15), ToTensor and Normalize in a DataLoader with two workers;
 loss.item() after each step. Its prints and its TensorBoard points a step are left out, which is in its favour. This
 project's: engine.loop.train_epoch as main.py runs it, on its own batches, in channels_last, the blocks by
-models/kernels.c where that compiles. Both: the same images, in batches of the same size, and SGD with the original
+models/ops/kernels.c where that compiles. Both: the same images, in batches of the same size, and SGD with the original
 recipe's momentum and weight decay, at a rate low enough that neither diverges.
 
 Each runs in a process of its own; they take turns, one waiting while the other works. A turn begins with untimed
@@ -35,7 +35,7 @@ from benchmarks.processes import Group, Own, loop_settings, make_loop_parser, ta
 from conf import Settings
 from conf.datasets import find_row
 from engine.distributed import Processes
-from models import kernels
+from models.fast_path import use_kernels
 
 WORKERS = 2  # the original's -w
 UNTIMED = 2 * WORKERS + 1  # steps before the timed ones: two batches a worker may be ready, and one at work
@@ -99,10 +99,10 @@ class Original:
 def blocks_by(net: str) -> str:
     """What trains this project's widened blocks here."""
     try:
-        kernels.use(models.create(net))
+        use_kernels(models.create(net), required=True)
     except ValueError as error:
         return f"their modules ({error})"
-    return "models/kernels.c"
+    return "models/ops/kernels.c"
 
 
 SIDES = {"original": Original, "own": Own}

@@ -104,7 +104,7 @@ class Settings:
     channels_last: bool = knob("channels_last memory format", default=True, group="machine")
     compile: bool = knob("torch.compile for training and its evaluations", default=False, group="machine")
     kernels: bool | None = knob(
-        "cheapV2's and cheapV3's widened blocks trained by models/kernels.c, on a CPU; true demands it "
+        "cheapV2's and cheapV3's widened blocks trained by models/ops/kernels.c, on a CPU; true demands it "
         "(default: where a C compiler is found)",
         default=None,
         group="machine",

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from engine import checkpoint
-from engine.fold import Sizes, fold
 from engine.job import finished_job
+from models.fold import Sizes, fold
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 IMAGES, OUTPUTS = "images", "logits"  # names of the file's input and output

@@ -22,7 +22,7 @@ from engine import checkpoint
 from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
 from engine.distributed import ALONE, Processes
 from engine.tasks import TASKS
-from models import kernels
+from models import fast_path
 from models.registry import entry
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
@@ -120,17 +120,18 @@ def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
 
 
 def use_kernels(network: nn.Module, settings: Settings, precision: Precision) -> None:
-    """Has models/kernels.c train the network's widened blocks, where it can.
+    """Has models/ops/kernels.c train the network's widened blocks, where it can.
 
     Raises ValueError where it cannot and -kernels true demands it.
     """
+    required = settings.kernels is True
     try:
-        if precision.device.type != "cpu" or precision.dtype is not torch.float32 or settings.compile:
-            raise ValueError("it is for training on a CPU in float32 without -compile")
-        kernels.use(network)
+        if precision.device.type == "cpu" and precision.dtype is torch.float32:
+            fast_path.use_kernels(network, required)
+        elif required:
+            raise ValueError("it is for training on a CPU in float32")
     except ValueError as error:
-        if settings.kernels:
-            raise ValueError(f"-kernels true: {error}; leave it out") from None
+        raise ValueError(f"-kernels true: {error}; leave it out") from None
 
 
 def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:

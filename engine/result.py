@@ -15,7 +15,7 @@ import torchvision
 from engine.checkpoint import weights_size
 from engine.job import Job
 from engine.state import TrainState
-from models import kernels
+from models.fast_path import are_kernels_used
 
 
 def make_result(job: Job, state: TrainState) -> dict:
@@ -42,7 +42,7 @@ def make_result(job: Job, state: TrainState) -> dict:
         "seconds": state.seconds,
         "images per second": job.training.bounds[-1][1] * state.epoch / state.seconds,
         "processes": job.processes.count,
-        "kernels": kernels.in_use(job.network),
+        "kernels": are_kernels_used(job.network),
         "device": device_name(job.precision.device),
         "versions": {
             "python": platform.python_version(),

@@ -17,7 +17,7 @@ from engine.logs import NoLog, RunLog
 from engine.loop import NotFinite, evaluate, train_epoch
 from engine.result import describe_result, make_result, to_json
 from engine.state import TrainState
-from models import kernels
+from models.fast_path import are_kernels_used
 from models.registry import entry
 
 LAST = "last.pth"
@@ -100,7 +100,7 @@ class Run:
         images = {split: len(batches.index) for split, batches in job.evaluations.items()}
         chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
         several = f", {job.processes.count} processes" if job.processes.count > 1 else ""
-        compiled = ", widened blocks by models/kernels.c" if kernels.in_use(job.network) else ""
+        compiled = ", widened blocks by models/ops/kernels.c" if are_kernels_used(job.network) else ""
         splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
         side = job.dataset.train.images.shape[-1]
         return (

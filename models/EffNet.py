@@ -9,13 +9,7 @@ Keras port; no biases in an EffNet block's convolutions. What such a block saves
 """
 
 if __name__ == "__main__":
-    import sys
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from models.separable import main
-
-    sys.exit(main(Path(__file__).stem))
+    __import__("as_script").run(__file__)
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence

@@ -6,13 +6,7 @@
 """
 
 if __name__ == "__main__":
-    import sys
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from models.summary import main
-
-    sys.exit(main(Path(__file__).stem))
+    __import__("as_script").run(__file__)
 
 from collections import OrderedDict
 

@@ -7,13 +7,7 @@ copies never exist between one Fire and the next, and a map is [squeezed, 3x3 br
 """
 
 if __name__ == "__main__":
-    import sys
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from models.summary import main
-
-    sys.exit(main(Path(__file__).stem))
+    __import__("as_script").run(__file__)
 
 from collections import OrderedDict
 

@@ -6,13 +6,7 @@ convolution. PyTorch's default initialisation.
 """
 
 if __name__ == "__main__":
-    import sys
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from models.summary import main
-
-    sys.exit(main(Path(__file__).stem))
+    __import__("as_script").run(__file__)
 
 from collections import OrderedDict
 from functools import partial
@@ -20,11 +14,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from models import kernels
-from models.layers import ConvBatchNorm, GlobalAveragePool
+from models.layers import GlobalAveragePool
 from models.MobileNetV2 import build
 from models.registry import register
-from models.reuse import LinearOnCopies, Reuse, ReuseDepthwise
+from models.reuse import LinearOnCopies, Reuse
+from models.reuse_block import ReuseInvertedResidual
 
 HEAD_TIMES = 4
 
@@ -47,28 +41,18 @@ class ResizedShortcut(nn.Module):
         return torch.cat([x, x[:, -missing:] if self.repeat_last else x[:, :missing]], dim=1)
 
 
-class ReuseInvertedResidual(nn.Module):
-    """Reuse, 3x3 depthwise, 1x1 projection, shortcut without weights."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, literal: bool) -> None:
-        super().__init__()
-        expanded = in_channels * expansion
-        self.reuse = Reuse(expansion) if literal else nn.Identity()
-        free = None if literal else ReuseDepthwise(in_channels, expansion, 3, stride)
-        self.depthwise = ConvBatchNorm(expanded, expanded, 3, stride, groups=expanded, act="RE", convolution=free)
-        self.project = ConvBatchNorm(expanded, out_channels)
-        self.shortcut = None
-        if stride == 1:
-            same = in_channels == out_channels
-            self.shortcut = nn.Identity() if same else ResizedShortcut(in_channels, out_channels, in_channels > 16)
-        self.kernels = False  # models.kernels.use() sets it
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kernels and kernels.fits(x, self.depthwise):
-            y = kernels.widened_block(x, self.depthwise, self.project, nn.Identity(), self.depthwise.activation)
-        else:
-            y = self.project(self.depthwise(self.reuse(x)))
-        return y if self.shortcut is None else y + self.shortcut(x)
+def reuse_block(
+    in_channels: int, out_channels: int, stride: int, expansion: int, literal: bool
+) -> ReuseInvertedResidual:
+    """Reuse, 3x3 depthwise, ReLU, 1x1 projection; at stride 1 the input, cut or repeated to the width, is added."""
+    shortcut = None
+    if stride == 1:
+        same = in_channels == out_channels
+        shortcut = nn.Identity() if same else ResizedShortcut(in_channels, out_channels, in_channels > 16)
+    activations = nn.Identity(), nn.ReLU(inplace=True)
+    return ReuseInvertedResidual(
+        in_channels, out_channels, expansion, 3, stride, *activations, shortcut=shortcut, literal=literal
+    )
 
 
 @register
@@ -84,5 +68,5 @@ def cheapV2(
         classifier = LinearOnCopies(channels, num_classes, HEAD_TIMES)
         return nn.Sequential(OrderedDict(pool=GlobalAveragePool(), classifier=classifier))
 
-    block = partial(ReuseInvertedResidual, literal=literal)
+    block = partial(reuse_block, literal=literal)
     return build(in_channels, image_size, width, block, literal_head if literal else head)

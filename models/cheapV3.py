@@ -9,21 +9,14 @@ cheapV3, cheapV3_small, and the shuffle networks, which have another stem and sq
 """
 
 if __name__ == "__main__":
-    import sys
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from models.summary import main
-
-    sys.exit(main(Path(__file__).stem))
+    __import__("as_script").run(__file__)
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
-from models import kernels
-from models.gradients import HardswishConvolution
 from models.layers import (
     ACTIVATIONS,
     ConvBatchNorm,
@@ -31,19 +24,13 @@ from models.layers import (
     HardswishByFormula,
     activation,
     initialise_mobilenet_v3,
+    replace_modules,
     scaled,
-    swapped,
 )
 from models.MobileNetV3 import LARGE, SMALL, stem_stride
 from models.registry import register
-from models.reuse import (
-    ConvOnCopies,
-    LinearOnCopies,
-    Reuse,
-    ReuseDepthwise,
-    ReuseSqueezeExcite,
-    literal_channels,
-)
+from models.reuse import ConvOnCopies, LinearOnCopies, Reuse, ReuseSqueezeExcite
+from models.reuse_block import ReuseInvertedResidual
 
 EXPANSION = 6  # of every row but the first, which has 1
 HEAD_TIMES = (6, 2)  # Reuse before and after the head's pooling
@@ -79,38 +66,26 @@ SHUFFLE6_ROWS = tuple((*row[:2], out, *row[3:]) for row, out in zip(LARGE, SHUFF
 SHUFFLE6 = Variant(SHUFFLE6_ROWS, first=24, reduction=8, gate=nn.Hardsigmoid, reuse_stem=True, groups=6)
 
 
-class ReuseInvertedResidual(nn.Module):
-    """Reuse and activation (neither where times is 1), depthwise, squeeze-excite, activation, 1x1 projection."""
-
-    def __init__(self, in_channels: int, times: int, row: tuple, stride: int, variant: Variant, literal: bool) -> None:
-        super().__init__()
-        kernel_size, _, out_channels, se, act, _ = row
-        expanded = in_channels * times
-        widens = times > 1  # the first row does not: it begins with its depthwise convolution, as MobileNetV3's does
-        groups = variant.groups if widens else 1
-        self.reuse = Reuse(times, groups) if literal and widens else nn.Identity()
-        self.before = ACTIVATIONS[act]() if widens else nn.Identity()  # not in place: the residual reads its input
-        free = None if literal else ReuseDepthwise(in_channels, times, kernel_size, stride)
-        self.depthwise = ConvBatchNorm(expanded, expanded, kernel_size, stride, groups=expanded, convolution=free)
-        renamed = not literal and groups > 1
-        order = literal_channels(in_channels, times, groups) if renamed else None
-        self.se = ReuseSqueezeExcite(expanded, variant.reduction, order, variant.gate()) if se else nn.Identity()
-        self.after = activation(act)
-        self.project = ConvBatchNorm(expanded, out_channels)
-        self.residual = stride == 1 and in_channels == out_channels
-        self.kernels = False  # models.kernels.use() sets it
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kernels and kernels.fits(x, self.depthwise):
-            gates = self.se.gates if isinstance(self.se, ReuseSqueezeExcite) else None
-            y = kernels.widened_block(x, self.depthwise, self.project, self.before, self.after, gates)
-            return y + x if self.residual else y
-        y = self.se(self.depthwise(self.before(self.reuse(x))))
-        if self.training and type(self.after) is nn.Hardswish:
-            y = self.project.bn(HardswishConvolution.apply(y, self.project.conv.weight))
-        else:
-            y = self.project(self.after(y))
-        return y + x if self.residual else y
+def reuse_block(
+    in_channels: int, times: int, row: tuple, stride: int, variant: Variant, literal: bool
+) -> ReuseInvertedResidual:
+    """A row of the variant as a block; where times is 1 it has no activation, and no shuffle, before its depthwise
+    convolution, as MobileNetV3's first row."""
+    kernel_size, _, out_channels, se, act, _ = row
+    widens = times > 1
+    return ReuseInvertedResidual(
+        in_channels,
+        out_channels,
+        times,
+        kernel_size,
+        stride,
+        pre_act=ACTIVATIONS[act]() if widens else nn.Identity(),  # not in place: the residual reads its input
+        act=activation(act),
+        se=partial(ReuseSqueezeExcite, reduction=variant.reduction, gate=variant.gate) if se else None,
+        shortcut=nn.Identity() if stride == 1 and in_channels == out_channels else None,
+        literal=literal,
+        groups=variant.groups if widens else 1,
+    )
 
 
 def reuse_stem(in_channels: int, out_channels: int, stride: int, literal: bool) -> nn.Module:
@@ -160,11 +135,11 @@ def build(
     for number, (kernel, expanded, out, se, act, stride) in enumerate(variant.rows):
         row = (kernel, expanded, scaled(out, width, multiple), se, act, stride)
         times = 1 if number == 0 else EXPANSION
-        blocks.append(ReuseInvertedResidual(channels, times, row, s if stride == "s" else stride, variant, literal))
+        blocks.append(reuse_block(channels, times, row, s if stride == "s" else stride, variant, literal))
         channels = row[2]
     parts = OrderedDict(stem=stem, blocks=nn.Sequential(*blocks), head=head(channels, num_classes, literal))
     network = initialise_mobilenet_v3(nn.Sequential(parts))
-    return swapped(network, nn.Hardswish, HardswishByFormula) if literal else network
+    return replace_modules(network, nn.Hardswish, HardswishByFormula) if literal else network
 
 
 @register(revision=2)
@@ -188,7 +163,7 @@ def cheapV3_shuffle(
     return build(SHUFFLE, num_classes, in_channels, image_size, width, literal)
 
 
-@register(shuffle_groups=SHUFFLE6.groups, revision=2)
+@register(revision=2)
 def cheapV3_shuffle6(
     num_classes: int, in_channels: int, image_size: int, width: float = 1.0, literal: bool = False
 ) -> nn.Module:

@@ -24,7 +24,7 @@ class HardswishByFormula(nn.Module):
         return x * F.relu6(x + 3) / 6
 
 
-def swapped(network: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
+def replace_modules(network: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
     """network, changed in place: a new() wherever it had a module of the type old."""
     for module in list(network.modules()):
         for name, child in module.named_children():

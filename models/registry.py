@@ -17,13 +17,11 @@ SMALLEST_IMAGE = 8  # pixels: every network halves the map three times
 class Entry:
     """A registered network.
 
-    shuffle_groups  g of the channel shuffle before its Reuse, for the cheap ones
-    usual           num_classes, in_channels and image_size of what it is meant for, where create()'s are not
-    revision        of the function: raised whenever the same weights come to compute something else
+    usual     num_classes, in_channels and image_size of what it is meant for, where create()'s are not
+    revision  of the function: raised whenever the same weights come to compute something else
     """
 
     builder: Callable[..., nn.Module]
-    shuffle_groups: int
     usual: dict[str, int] = field(default_factory=dict)
     revision: int = 1
 
@@ -38,7 +36,6 @@ _ENTRIES: dict[str, Entry] = {}
 def register(
     builder: Callable[..., nn.Module] | None = None,
     *,
-    shuffle_groups: int = 1,
     usual: dict[str, int] | None = None,
     revision: int = 1,
 ):
@@ -51,7 +48,7 @@ def register(
     def add(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if function.__name__ in _ENTRIES:
             raise ValueError(f"a network named {function.__name__} is registered already; give this one another name")
-        _ENTRIES[function.__name__] = Entry(function, shuffle_groups, usual or {}, revision)
+        _ENTRIES[function.__name__] = Entry(function, usual or {}, revision)
         return function
 
     return add(builder) if builder is not None else add
@@ -86,7 +83,7 @@ def create(
 
     width    multiplies the channel counts of the MobileNets and their cheap variants
     literal  builds a cheap network by the definition of Reuse, with real concatenations; the same function,
-             slower. models.reuse.from_literal carries weights over.
+             slower. models.literal.from_literal carries weights over.
     Raises ValueError for an unknown name or a combination that cannot be built.
     """
     known = entry(name)

@@ -1,24 +1,26 @@
-"""Reuse: widening feature maps by repeating channels, and the same function without a copy.
+"""Reuse: widening feature maps by repeating channels, and the layers that compute the same without a copy.
 
 Reuse(k) stands where a lightweight network has a 1x1 convolution that only widens. Every cheap network has two
-forms with the same parameters: the literal one repeats feature maps as the definition says; the default one
-computes the same without repeating anything. The equalities it rests on (C channels in, E = kC after Reuse):
+forms with the same parameters: the literal one repeats feature maps as the definition says (models/literal.py); the
+default one computes the same without repeating anything. It rests on these equalities (C channels in, E = kC after
+Reuse):
 
 - an elementwise activation after Reuse may be applied before it, to C channels;
 - Reuse(k) and a depthwise convolution are k depthwise convolutions of the same C channels, side by side;
-- a channel shuffle before Reuse only changes the order of these outputs (see from_literal);
+- a channel shuffle before Reuse only changes the order of these outputs;
 - a layer linear in k copies of y is a layer on y with the k slices of its weight added.
 
-On a CPU models/kernels.py trains whole widened blocks in place of the modules here.
+The layers that read copies have fold(), which gives an equal plain layer for inference.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import registry
 from models.layers import global_average
 
 
@@ -44,25 +46,15 @@ def shuffled(x: Tensor, groups: int) -> Tensor:
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
-def literal_channels(channels: int, times: int, groups: int) -> Tensor:
-    """For each channel of the default form's expanded map, its index in the literal form's: int64, times*C long.
-
-    Channel m*C + c of the default form comes from input channel c. In the literal form that channel stands, after
-    the shuffle, at position p(c) of every copy, so it is number m*C + p(c); without a shuffle, the same number.
-    """
-    source = shuffled(torch.arange(channels)[None], groups)[0]  # position -> the input channel it reads
-    position = torch.argsort(source)
-    return (position + channels * torch.arange(times)[:, None]).flatten()
-
-
 class ReuseDepthwise(nn.Conv2d):
     """Reuse(times), then a depthwise convolution: N x C x H x W -> N x times*C x H' x W', without repeating the map.
 
     The weights are the literal form's, (times*C) x 1 x K x K: filter m*C + c reads channel c. Each copy's C filters
     are a depthwise convolution of x itself; the results are laid side by side.
-    NOTE: Conv2d(C, times*C, groups=C) is the same function in another order of its outputs. oneDNN, which computes
-    convolutions on CPUs, is fast for one filter a channel only (benchmarks/reuse.py -multiplier measures both).
     """
+
+    # NOTE: Conv2d(C, times*C, groups=C) is the same function in another order of its outputs. oneDNN, which computes
+    # convolutions on CPUs, is fast for one filter a channel only (benchmarks/reuse.py -multiplier measures both).
 
     def __init__(self, channels: int, times: int, kernel_size: int, stride: int) -> None:
         super().__init__(channels, channels * times, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
@@ -85,16 +77,25 @@ class ReuseDepthwise(nn.Conv2d):
 class ReuseSqueezeExcite(nn.Module):
     """Squeeze-excite whose second linear layer is Reuse: pool, linear E -> E/r, ReLU, the E/r values repeated r times.
 
-    Channel n gets gate n mod (E/r). order: literal_channels of the map it gates where that differs from the literal
-    form's (a shuffled network's default form), else None. gate: the function of the gates; cheapV3 has none, they
-    are unbounded.
+    N x E x H x W -> N x E x H x W; channel n gets gate n mod (E/r).
+
+    channels   E, a multiple of reduction
+    reduction  r
+    gate       makes the function of the gates; by default there is none, as in cheapV3, and they are unbounded
+    order      permutation from the literal form's channels to this form's; None where they agree (no shuffle)
     """
 
-    def __init__(self, channels: int, reduction: int, order: Tensor | None, gate: nn.Module) -> None:
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 4,
+        gate: Callable[[], nn.Module] = nn.Identity,
+        order: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.reduce = nn.Linear(channels, channels // reduction, bias=False)
         self.relu = nn.ReLU(inplace=True)
-        self.gate = gate
+        self.gate = gate()
         self.reuse = Reuse(reduction)
         self.register_buffer("order", order, persistent=False)
 
@@ -128,6 +129,14 @@ class LinearOnCopies(nn.Linear):
             return F.linear(F.dropout(x.repeat(1, self.times), self.dropout), self.weight, self.bias)
         return F.linear(x, self.summed_weight(), self.bias)
 
+    def fold(self) -> nn.Linear:
+        """The plain layer on what Reuse would have repeated, for inference."""
+        weight = self.summed_weight()
+        # On the meta device no initial weights are drawn: the caller's random numbers stay as they are.
+        plain = nn.Linear(weight.shape[1], weight.shape[0], self.bias is not None, device="meta")
+        plain.weight, plain.bias = nn.Parameter(weight), self.bias
+        return plain.eval()
+
 
 class ConvOnCopies(nn.Conv2d):
     """The 1x1 convolution that follows Reuse(times) of `copied` channels, beside `rest` channels that stand once.
@@ -147,47 +156,9 @@ class ConvOnCopies(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.summed_weight(), self.bias)
 
-
-def from_literal(state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """A literal network's state dict as the default form's, exactly: the same but for shuffled networks' order.
-
-    Raises ValueError where name is not a cheap network.
-    """
-    return _reordered(state_dict, name, lambda tensor, dim, order: tensor.index_select(dim, order))
-
-
-def to_literal(state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The inverse of from_literal."""
-    return _reordered(state_dict, name, lambda tensor, dim, order: tensor.index_select(dim, torch.argsort(order)))
-
-
-def _reordered(state_dict: dict[str, Tensor], name: str, move) -> dict[str, Tensor]:
-    """Every tensor that counts the expanded channels of a block, moved to the other form's order.
-
-    These are, in a block: the depthwise convolution's filters and its batch norm (dimension 0), and the columns
-    (dimension 1) of the squeeze-excite's linear layer and of the 1x1 convolution that ends the block.
-    """
-    known = registry.entry(name)
-    if not known.takes("literal"):
-        raise ValueError(f"{name} has no Reuse and so only one form; the cheap ones are {registry.cheap_names()}")
-    result = dict(state_dict)
-    channels = next((w.shape[0] for key, w in reversed(state_dict.items()) if _is_stem_convolution(key)), None)
-    number = 0
-    while f"blocks.{number}.depthwise.conv.weight" in state_dict:
-        block = f"blocks.{number}."
-        expanded = state_dict[block + "depthwise.conv.weight"].shape[0]
-        groups = known.shuffle_groups if expanded > channels else 1  # a block that does not widen does not shuffle
-        order = literal_channels(channels, expanded // channels, groups)
-        for key, tensor in state_dict.items():
-            part = key.removeprefix(block)
-            if key.startswith(block + "depthwise.") and tensor.ndim:
-                result[key] = move(tensor, 0, order.to(tensor.device))
-            elif part in ("se.reduce.weight", "project.conv.weight"):
-                result[key] = move(tensor, 1, order.to(tensor.device))
-        channels = state_dict[block + "project.conv.weight"].shape[0]
-        number += 1
-    return result
-
-
-def _is_stem_convolution(key: str) -> bool:
-    return key.startswith("stem.") and key.endswith("conv.weight")
+    def fold(self) -> nn.Conv2d:
+        """The plain 1x1 convolution on channels that each stand once, for inference."""
+        weight = self.summed_weight()
+        plain = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=self.bias is not None, device="meta")
+        plain.weight, plain.bias = nn.Parameter(weight), self.bias
+        return plain.eval()

@@ -40,6 +40,15 @@ def test_imports_follow_the_layout(place):
         assert imported(path) & OWN <= ALLOWED[place], path
 
 
+def test_ops_are_functions_of_tensors():
+    """models/ops imports nothing of models/ but itself, and holds no module of a network."""
+    for path in files("models/ops"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in OWN:
+                assert node.module.startswith("models.ops"), f"{path}:{node.lineno}"
+            assert not (isinstance(node, ast.ClassDef) and "Module" in ast.dump(node)), f"{path}:{node.lineno}"
+
+
 @pytest.mark.parametrize(("place", "library"), [("conf", "torch"), ("engine", "argparse"), ("datasets", "argparse")])
 def test_libraries_stay_out(place, library):
     for path in files(place):

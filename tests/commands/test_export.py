@@ -18,7 +18,7 @@ import main
 import models
 from engine import checkpoint, export
 from engine.export import export_onnx, onnx_runner, to_onnx
-from engine.fold import fold
+from models.fold import fold
 from models.layers import GlobalAveragePool
 from models.reuse import from_literal
 from tests.models.test_fold import COPIES, NORMS, trained

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import models
-from engine.copies import CopyByCopy
-from engine.fold import Sizes, fold
+from models.fold import Sizes, fold
 from models.layers import GlobalAveragePool
 from models.reuse import ConvOnCopies, LinearOnCopies
+from models.reuse_block import FoldedReuseInvertedResidual
 
 # relative; in float64 only rounding is left
 BOUNDS = {torch.float32: 1e-4, torch.float64: 1e-12}
@@ -66,7 +66,7 @@ def test_outputs_stay(options, dtype, monkeypatch):
     folded = fold(network)
     images = torch.randn(3, options.get("in_channels", 3), *2 * [options.get("image_size", 32)], dtype=dtype)
     for wide in (0, 1 << 60):
-        monkeypatch.setattr(CopyByCopy, "WIDE", wide)
+        monkeypatch.setattr(FoldedReuseInvertedResidual, "WIDE", wide)
         assert largest_difference(network, folded, images) < BOUNDS[dtype]
     assert str(network) == text and network.training and not folded.training
     assert not any(weight.requires_grad for weight in folded.parameters())

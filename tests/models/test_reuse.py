@@ -9,16 +9,8 @@ from torchvision.models.shufflenetv2 import channel_shuffle
 
 import models
 from models import cheapV3
-from models.reuse import (
-    ConvOnCopies,
-    LinearOnCopies,
-    Reuse,
-    ReuseDepthwise,
-    from_literal,
-    literal_channels,
-    shuffled,
-    to_literal,
-)
+from models.literal import from_literal, literal_channels, to_literal
+from models.reuse import ConvOnCopies, LinearOnCopies, Reuse, ReuseDepthwise, shuffled
 
 
 def random_weights(network):
@@ -68,7 +60,7 @@ def worst_difference(gradients, others) -> float:
 def both_forms(name, dtype, **options):
     literal = random_weights(models.create(name, literal=True, **options)).to(dtype)
     default = models.create(name, **options).to(dtype)
-    default.load_state_dict(from_literal(literal.state_dict(), name))
+    default.load_state_dict(from_literal(literal.state_dict(), literal))
     return literal, default
 
 
@@ -80,8 +72,8 @@ def test_default_form_is_the_definition(name, training, cifar_images):
     targets = torch.arange(len(cifar_images))
     expected = outcome(literal, cifar_images, targets, training)
     found = outcome(*channels_last(default, cifar_images), targets, training)
-    assert_equal_outcomes((*expected[:2], from_literal(expected[2], name)), found, 1e-9)
-    statistics = from_literal(literal.state_dict(), name)
+    assert_equal_outcomes((*expected[:2], from_literal(expected[2], literal)), found, 1e-9)
+    statistics = from_literal(literal.state_dict(), literal)
     for key, value in default.state_dict().items():
         assert torch.allclose(value, statistics[key], rtol=1e-9, atol=1e-9), key
 
@@ -95,7 +87,7 @@ def test_default_form_in_float32(name, cifar_images):
     logits, loss, gradients = outcome(literal, cifar_images.float(), targets, True)
     found_logits, found_loss, found = outcome(*channels_last(default, cifar_images.float()), targets, True)
     assert ((logits - found_logits).norm() / logits.norm()).item() < 1e-4 and abs(loss - found_loss) / loss < 1e-4
-    expected = from_literal(gradients, name)
+    expected = from_literal(gradients, literal)
     difference = sum((expected[key] - found[key]).square().sum() for key in expected).sqrt()
     assert difference / sum(gradient.square().sum() for gradient in expected.values()).sqrt() < 1e-2
 
@@ -112,14 +104,15 @@ def test_forms_agree_at_other_widths_and_sizes(name, cifar_images):
     targets = torch.arange(4)
     expected = outcome(literal, images, targets, True)
     found = outcome(default, images, targets, True)
-    assert_equal_outcomes((*expected[:2], from_literal(expected[2], name)), found, 1e-9)
+    assert_equal_outcomes((*expected[:2], from_literal(expected[2], literal)), found, 1e-9)
 
 
 @pytest.mark.parametrize("name", models.cheap_names())
 def test_state_dict_there_and_back(name):
-    state = random_weights(models.create(name, literal=True)).state_dict()
-    there = from_literal(state, name)
-    back = to_literal(there, name)
+    literal = random_weights(models.create(name, literal=True))
+    state = literal.state_dict()
+    there = from_literal(state, literal)
+    back = to_literal(there, models.create(name))
     assert list(back) == list(state) and all(torch.equal(back[key], state[key]) for key in state)
     if name == "cheapV3_shuffle6":  # its order does change
         assert not all(torch.equal(there[key], state[key]) for key in state)
@@ -127,7 +120,7 @@ def test_state_dict_there_and_back(name):
 
 def test_other_networks_have_one_form():
     with pytest.raises(ValueError, match="only one form"):
-        from_literal({}, "MobileNetV2")
+        from_literal({}, models.create("MobileNetV2"))
 
 
 @pytest.mark.parametrize("name", models.cheap_names())

@@ -1,10 +1,13 @@
 """A trained network as an equal one for inference: batch norms folded, copies' weights added, dropout gone.
 
+A layer that has another form for inference says so with fold(), which returns it (models/reuse.py,
+models/reuse_block.py); fold() here walks a network, of this project or another, and calls them.
 Layers that feed one another are found in nn.Sequential, nested ones included: every network here keeps its
 convolutions and batch norms in them. A batch norm elsewhere would stay as it is, and nothing would be lost.
-# NOTE: of a network in the literal form (models.create(literal=True)) only the batch norms are folded; its weights
-# that read copies are added where models.reuse.from_literal has carried them to the default form first.
 """
+
+# NOTE: of a network in the literal form (models.create(literal=True)) only the batch norms are folded; its weights
+# that read copies are added where models.literal.from_literal has carried them to the default form first.
 
 from __future__ import annotations
 
@@ -18,41 +21,49 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from engine.copies import CopyByCopy
-from models import cheapV2, cheapV3
 from models.layers import GlobalAveragePool
-from models.reuse import ConvOnCopies, LinearOnCopies, ReuseDepthwise
 
 
 @torch.no_grad()
 def fold(network: nn.Module) -> nn.Module:
     """An equal network for inference, in eval mode, on the same device; network itself is left as it was.
 
-    - a layer that reads copies becomes a plain one with their slices added;
+    - every layer with a fold() is replaced by what that returns: layers that read copies become plain ones with their
+      slices added, widened blocks are computed copy by copy;
     - a batch norm that follows a convolution or linear layer goes into it;
     - one that follows something else (EffNet's follow an activation) goes into the next convolution or linear layer
       where that is exact, and else stays: see next_reader and scale_input;
-    - the widened part of a cheap block is computed copy by copy (engine/copies.py);
     - dropout goes.
 
     The outputs differ from the network's in eval mode by rounding only. No parameter of the result asks for a
     gradient: to train it would be another training, since that of a sum of k slices counts once instead of k times.
     """
-    folded = copy.deepcopy(network).eval()
-    for parent in folded.modules():
-        for name, layer in parent.named_children():
-            setattr(parent, name, without_training(layer))
-    for chain in chains(folded):
+    folded = inference_layer(copy.deepcopy(network).eval())
+    fold_batch_norms(folded)
+    return folded.requires_grad_(False)
+
+
+def inference_layer(layer: nn.Module) -> nn.Module:
+    """What a layer is for inference; its children are replaced in place first."""
+    for name, child in layer.named_children():
+        setattr(layer, name, inference_layer(child))
+    if hasattr(layer, "fold"):
+        return layer.fold()
+    return nn.Identity() if isinstance(layer, _DropoutNd) else layer
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Takes batch norms into the layers beside them, in place, wherever that is exact; network is in eval mode.
+
+    Identities, of dropout too, are taken out of every nn.Sequential.
+    """
+    for chain in chains(network):
         fold_into_previous(chain)
         fold_into_next(chain)
-    for sequential in filter(is_plain_sequential, folded.modules()):
+    for sequential in filter(is_plain_sequential, network.modules()):
         for name, layer in list(sequential.named_children()):
             if type(layer) is nn.Identity:
                 delattr(sequential, name)
-    for module in folded.modules():
-        if isinstance(module, cheapV2.ReuseInvertedResidual | cheapV3.ReuseInvertedResidual):
-            narrow(module)
-    return folded.requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Sizes:
     @classmethod
     def of(cls, network: nn.Module, folded: nn.Module) -> Sizes:
         stored, left = (sum(weight.numel() for weight in each.parameters()) for each in (network, folded))
-        readers = [layer for layer in network.modules() if isinstance(layer, LinearOnCopies | ConvOnCopies)]
+        readers = [layer for layer in network.modules() if hasattr(layer, "summed_weight")]
         copies = sum(layer.weight.numel() - layer.summed_weight().numel() for layer in readers)
         return cls(stored, left, copies, stored - left - copies)
 
@@ -76,38 +87,6 @@ class Sizes:
             f"parameters: {self.stored:,} stored, {self.folded:,} folded "
             f"({self.copies:,} fewer where copies were read, {self.batch_norms:,} with the batch norms)"
         )
-
-
-def without_training(layer: nn.Module) -> nn.Module:
-    """The layer itself, or what it is once training is over: copies' slices added, dropout an identity."""
-    if isinstance(layer, LinearOnCopies):
-        summed = layer.summed_weight()
-        # On the meta device no initial weights are drawn: the caller's random numbers stay as they are.
-        plain = nn.Linear(summed.shape[1], summed.shape[0], layer.bias is not None, device="meta")
-    elif isinstance(layer, ConvOnCopies):
-        summed = layer.summed_weight()
-        plain = nn.Conv2d(summed.shape[1], summed.shape[0], 1, bias=layer.bias is not None, device="meta")
-    else:
-        return nn.Identity() if isinstance(layer, _DropoutNd) else layer
-    plain.weight, plain.bias = nn.Parameter(summed), layer.bias
-    return plain.eval()
-
-
-def narrow(block: cheapV2.ReuseInvertedResidual | cheapV3.ReuseInvertedResidual) -> None:
-    """Has a block compute its widened part copy by copy, in the place of its depthwise convolution.
-
-    In cheapV2 the activation stands with the convolution; in cheapV3 squeeze-excite and then the activation follow it.
-    """
-    depthwise, *activation = block.depthwise
-    if not isinstance(depthwise, ReuseDepthwise) or depthwise.times == 1:
-        return
-    se = None
-    if isinstance(block, cheapV3.ReuseInvertedResidual):
-        se = None if isinstance(block.se, nn.Identity) else block.se
-        activation = [block.after]
-        block.se = block.after = nn.Identity()
-    (project,) = block.project  # its batch norm is folded
-    block.depthwise, block.project = CopyByCopy(depthwise, se, *activation, project), nn.Identity()
 
 
 class Place:

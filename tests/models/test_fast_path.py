@@ -1,4 +1,4 @@
-"""models/kernels.c trains the widened blocks as the definition says, wherever it is used, and is left out where not."""
+"""The fast path trains the widened blocks as the definition says, and leaves to the modules what it does not know."""
 
 import json
 import subprocess
@@ -13,8 +13,9 @@ import main
 import models
 from benchmarks.measure import Step
 from benchmarks.reuse import kept_bytes
-from models import kernels
-from models.reuse import from_literal
+from models import fast_path, ops
+from models.literal import from_literal
+from models.ops import build
 from tests.helpers.runs import start
 from tests.models.test_reuse import assert_equal_outcomes, both_forms, outcome
 
@@ -25,7 +26,7 @@ BLOCKS = [name for name in models.cheap_names() if name != "cheapSqueezeNet"]  #
 @pytest.fixture(autouse=True)
 def compiler():
     try:
-        kernels.load_library("float")
+        ops.load_library(torch.float32)
     except ValueError as error:
         pytest.skip(f"no C compiler with OpenMP: {error}")
 
@@ -33,7 +34,7 @@ def compiler():
 def both(name, dtype=torch.float64, **options):
     """The literal form, and the default form with the same weights, trained by the kernels."""
     literal, default = both_forms(name, dtype, **options)
-    kernels.use(default)
+    fast_path.use_kernels(default, required=True)
     return literal, default
 
 
@@ -48,9 +49,9 @@ def test_the_kernels_are_the_definition(name, cifar_images):
     targets = torch.arange(len(images))
     expected = outcome(literal, given[0], targets, True)
     found = outcome(compiled, given[1], targets, True)
-    assert_equal_outcomes((*expected[:2], from_literal(expected[2], name)), found, 1e-9)
+    assert_equal_outcomes((*expected[:2], from_literal(expected[2], literal)), found, 1e-9)
     torch.testing.assert_close(given[1].grad, given[0].grad, rtol=1e-9, atol=1e-12)
-    statistics = from_literal(literal.state_dict(), name)
+    statistics = from_literal(literal.state_dict(), literal)
     for key, value in compiled.state_dict().items():
         torch.testing.assert_close(value, statistics[key], rtol=1e-9, atol=1e-9)
 
@@ -76,16 +77,15 @@ def test_any_number_of_threads(threads, cifar_images, threads_put_back):
     assert_equal_outcomes(expected, outcome(network, cifar_images, targets, True), 1e-9)
 
 
-@pytest.mark.parametrize("layer", ["ReLU", "Hardswish"])
+@pytest.mark.parametrize("layer", ["relu", "hardswish"])
 def test_not_a_number_is_passed_on(layer):
     """A run that diverges must be seen: a ReLU made of comparisons could turn nan into zero."""
     x = torch.randn(2, 8, 4, 4)
     x[0, 3, 1, 1] = torch.nan
-    kind = kernels.KINDS[getattr(torch.nn, layer)]
-    z, *_ = kernels.Widening.apply(x, torch.randn(8, 1, 3, 3), 1, 1, kind)
+    z, *_ = ops.widen(x, torch.randn(8, 1, 3, 3), 1, 1, layer)
     assert z[0, 3, 0:3, 0:3].isnan().all() and z.isnan().sum() == 9
     ones, weight = torch.ones(2, 8), torch.ones(1, 8, 1, 1)
-    y = kernels.ActivatedProjection.apply(z, torch.zeros(8), ones, ones, weight, kind)
+    y = ops.activated_conv1x1(z, weight, layer, (torch.zeros(8), ones, ones))
     assert y.isnan().sum() == 9
 
 
@@ -107,7 +107,7 @@ def test_frozen_batch_norm_and_evaluation_are_the_modules(cifar_images):
 def test_less_is_kept_for_the_backward_pass():
     """Of a block the input and one widened map, where the modules keep that and its normalised form."""
     compiled = models.create("cheapV3")
-    kernels.use(compiled)
+    fast_path.use_kernels(compiled, required=True)
     assert kept_bytes(Step(compiled, 4)) < 0.6 * kept_bytes(Step(models.create("cheapV3"), 4))
 
 
@@ -115,9 +115,9 @@ def test_less_is_kept_for_the_backward_pass():
 def uncompiled(tmp_path, monkeypatch):
     """As on a machine that has not compiled the kernels yet; Python's cache is in tmp_path / "cache"."""
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "cache"))
-    kernels.load_library.cache_clear()
+    build._built.cache_clear()
     yield
-    kernels.load_library.cache_clear()
+    build._built.cache_clear()
 
 
 DIGITS = "main.py -dataset digits -size 8 -gpu false -name a -epochs 1 -b 128 -warm 0.5"
@@ -128,7 +128,7 @@ def test_a_run_with_and_without(uncompiled, tmp_path, monkeypatch, word, compile
     """It compiles into Python's cache and says so, or trains by the modules where it should not or cannot."""
     monkeypatch.setenv("CC", compiler)
     words = f"{DIGITS} -net cheapV2 -width 0.25" + f" -kernels {word}" * bool(word)
-    assert ("by models/kernels.c" in start(words, tmp_path)) == (word == "true")
+    assert ("by models/ops/kernels.c" in start(words, tmp_path)) == (word == "true")
     made = list((tmp_path / "cache").rglob("kernels-*.so"))
     assert len(made) == (word == "true")
     assert not any(b"libgomp" in path.read_bytes() for path in made)  # it uses torch's threads, and starts none
@@ -142,7 +142,7 @@ def test_a_run_with_and_without(uncompiled, tmp_path, monkeypatch, word, compile
         ("-net cheapV2", "/no/compiler", "the C compiler did not make it (/no/compiler"),
         ("-net cheapV2", "false", "the C compiler did not make it (false"),
         ("-net MobileNetV3", "cc", "the network has no widened blocks"),
-        ("-net cheapV2 -amp bf16", "cc", "it is for training on a CPU in float32 without -compile"),
+        ("-net cheapV2 -amp bf16", "cc", "it is for training on a CPU in float32"),
     ],
 )
 def test_demanded_where_it_cannot_be(uncompiled, tmp_path, monkeypatch, capsys, words, compiler, message):
@@ -159,7 +159,7 @@ def test_demanded_where_it_cannot_be(uncompiled, tmp_path, monkeypatch, capsys, 
 def test_processes_that_compile_at_once(tmp_path):
     """Each finds a whole library, and no half of one stays."""
     setting = f"import sys, torch; sys.pycache_prefix = {str(tmp_path)!r}"
-    lines = f"{setting}; from models import kernels; kernels.load_library('float')"
+    lines = f"{setting}; from models import ops; ops.load_library(torch.float32)"
     started = [subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT) for _ in range(3)]
     assert [process.wait() for process in started] == [0, 0, 0]
     folder = next(tmp_path.rglob("kernels-*.so")).parent

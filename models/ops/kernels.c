@@ -1,5 +1,5 @@
 /* The widened blocks of the cheap networks in training, on a CPU: what stands between a block's input and its 1x1
- * projection. models/kernels.py compiles this file, and calls it.
+ * projection. build.py compiles this file and passes its constants; widen.py and activated_conv.py call it.
  *
  *     z = depthwise(activation(x)), `times` filters for each channel       widen, widen_backward
  *     y = activation((z - centre) scale + shift)                          activate, activate_backward
@@ -17,7 +17,8 @@
 #ifndef REAL
 #define REAL float
 #endif
-#define LANES 8 /* two AVX2 registers of doubles, one of floats */
+/* LANES: channels taken at a time; 8 are two AVX2 registers of doubles, one of floats. NONE, RELU, HARDSWISH: numbers of
+ * the activations. */
 #define INLINE static inline __attribute__((always_inline))
 #define STRETCHES _Pragma("omp parallel for num_threads(threads) schedule(static)") \
     for (int64_t thread = 0; thread < threads; thread++)
@@ -27,18 +28,18 @@ typedef REAL real;
 typedef real vector __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real))));
 typedef __typeof__((vector){0} < (vector){0}) mask;
 
-enum { NONE, RELU, HARDSWISH };
-
 typedef struct {
     int64_t images, channels, times, height, width, kernel, stride, padding, out_height, out_width, activation;
 } Shape;
+
+int64_t shape_size(void) { return sizeof(Shape); }
 
 INLINE vector load(const real *p) { return *(const vector *)p; }
 INLINE void store(real *p, vector v) { *(vector *)p = v; }
 INLINE void add(real *p, vector v) { store(p, load(p) + v); }
 INLINE vector where(mask m, vector a, vector b) { return (vector)((m & (mask)a) | (~m & (mask)b)); }
 
-/* A number that is none stays none, as in torch: comparisons with it are false. */
+/* NaN is passed through, as in torch: both comparisons are false for NaN. */
 INLINE vector activated(int64_t kind, vector x) {
     const vector zero = {0};
     if (kind == NONE) return x;
@@ -48,7 +49,8 @@ INLINE vector activated(int64_t kind, vector x) {
     return x * where(t > 6, zero + 6, t) * ((real)1 / 6);
 }
 
-INLINE vector slope(int64_t kind, vector x) {
+/* The derivative of activated(kind, x). */
+INLINE vector derivative(int64_t kind, vector x) {
     const vector zero = {0};
     if (kind == NONE) return zero + 1;
     if (kind == RELU) return where(x <= zero, zero, zero + 1);
@@ -56,14 +58,14 @@ INLINE vector slope(int64_t kind, vector x) {
     return where(x > 3, zero + 1, t);
 }
 
-/* Where a pixel of one block of channels stands in a map with its border, of `area` pixels. */
+/* The offset of pixel (i, j) of channels c to c + LANES in a map that has `area` pixels with its border. */
 INLINE int64_t inside(const Shape *s, int64_t area, int64_t i, int64_t j, int64_t c) {
     return c * area + ((i + s->padding) * (s->width + 2 * s->padding) + j + s->padding) * LANES;
 }
 
 INLINE int64_t bordered_area(const Shape *s) { return (s->height + 2 * s->padding) * (s->width + 2 * s->padding); }
 
-/* One image, activated, into map; the border is not touched. */
+/* Writes the activated image into map, whose border it does not touch. */
 static void lay_out(const Shape *s, const real *image, real *map) {
     for (int64_t i = 0; i < s->height; i++)
         for (int64_t j = 0; j < s->width; j++)
@@ -71,7 +73,7 @@ static void lay_out(const Shape *s, const real *image, real *map) {
                 store(map + inside(s, bordered_area(s), i, j, c), activated(s->activation, load(image)));
 }
 
-/* LANES channels of P neighbours in a row of z, from the map's block at the first one's upper left corner. */
+/* Computes LANES channels of P neighbouring pixels in a row of z. map: the upper left corner of the first one's window. */
 INLINE void convolve(int K, int P, const Shape *s, const real *map, const real *taps, int64_t E, real *out) {
     int64_t columns = s->width + 2 * s->padding;
     vector sum[8] = {0};
@@ -95,7 +97,7 @@ INLINE void convolve_row(int K, const Shape *s, const real *map, const real *tap
         }
 }
 
-/* Adds a row's distances from the image's first pixel, and their squares. */
+/* Adds up the distances of a row's pixels from the image's first pixel, and the squares of these distances. */
 static void add_moments(int64_t pixels, int64_t E, const real *row, const real *first, real *sum, real *squares) {
     for (int64_t e = 0; e < E; e += LANES) {
         vector total = {0}, square = {0}, origin = load(first + e);
@@ -109,36 +111,36 @@ static void add_moments(int64_t pixels, int64_t E, const real *row, const real *
     }
 }
 
-/* x: images x height x width x C; taps: kernel^2 x E; z: images x out_height x out_width x E; means, spreads: images x E,
- * of each image's map: the mean, and the sum of squared distances from it; scratch: threads x (map with border). */
-void widen(const Shape *s, const real *x, const real *taps, real *z, real *means, real *spreads, real *scratch,
+/* x: images x height x width x C; taps: kernel^2 x E; z: images x out_height x out_width x E; means, squares: images x E,
+ * the mean of each image's map and the sum of squared distances from it; scratch: threads x (map with border). */
+void widen(const Shape *s, const real *x, const real *taps, real *z, real *means, real *squares, real *scratch,
            int64_t threads) {
     int64_t C = s->channels, E = C * s->times, area = bordered_area(s), pixels = s->out_height * s->out_width;
     STRETCHES {
         real *map = scratch + thread * area * C;
         memset(map, 0, area * C * sizeof(real));
         for IMAGES(s->images) {
-            real *first = z + n * pixels * E, *sum = means + n * E, *squares = spreads + n * E;
+            real *first = z + n * pixels * E, *sum = means + n * E, *square = squares + n * E;
             memset(sum, 0, E * sizeof(real));
-            memset(squares, 0, E * sizeof(real));
+            memset(square, 0, E * sizeof(real));
             lay_out(s, x + n * s->height * s->width * C, map);
             for (int64_t i = 0; i < s->out_height; i++) {
                 const real *from = map + i * s->stride * (s->width + 2 * s->padding) * LANES;
                 real *row = first + i * s->out_width * E;
                 if (s->kernel == 3) convolve_row(3, s, from, taps, row);
                 else convolve_row(5, s, from, taps, row);
-                add_moments(s->out_width, E, row, first, sum, squares);
+                add_moments(s->out_width, E, row, first, sum, square);
             }
             for (int64_t e = 0; e < E; e += LANES) {
                 vector total = load(sum + e), mean = total / (real)pixels;
-                store(squares + e, load(squares + e) - mean * total);
+                store(square + e, load(square + e) - mean * total);
                 store(sum + e, load(first + e) + mean);
             }
         }
     }
 }
 
-/* Adds to the gradient of the taps and to that of the map what one block of z's gradient brings. */
+/* Adds the contribution of one block of z's gradient to the gradients of the taps (own) and of the map (back). */
 INLINE void block_backward(int K, const Shape *s, const real *map, const real *gradient, const real *taps, real *own,
                            real *back) {
     int64_t E = s->channels * s->times, columns = s->width + 2 * s->padding;
@@ -188,7 +190,7 @@ void widen_backward(const Shape *s, const real *x, const real *taps, const real 
             for (int64_t i = 0; i < s->height; i++)
                 for (int64_t j = 0; j < s->width; j++)
                     for (int64_t c = 0; c < C; c += LANES, image += LANES, to += LANES)
-                        store(to, load(back + inside(s, area, i, j, c)) * slope(s->activation, load(image)));
+                        store(to, load(back + inside(s, area, i, j, c)) * derivative(s->activation, load(image)));
         }
     }
 }
@@ -207,7 +209,7 @@ void activate(int64_t images, int64_t pixels, int64_t E, int64_t kind, const rea
     }
 }
 
-/* Turns the gradient of y into that of z, where it is; the gradients of scale and shift: images x E. */
+/* Overwrites `gradient` in place, from d/dy to d/dz. The gradients of scale and shift: images x E. */
 void activate_backward(int64_t images, int64_t pixels, int64_t E, int64_t kind, const real *z, const real *centre,
                        const real *scale, const real *shift, real *gradient, real *scale_gradient,
                        real *shift_gradient, int64_t threads) {
@@ -219,7 +221,7 @@ void activate_backward(int64_t images, int64_t pixels, int64_t E, int64_t kind, 
             for (int64_t p = 0, at = n * pixels * E; p < pixels; p++)
                 for (int64_t e = 0; e < E; e += LANES, at += LANES) {
                     vector distance = load(z + at) - load(centre + e), factor = load(scale + n * E + e);
-                    vector g = load(gradient + at) * slope(kind, distance * factor + load(shift + n * E + e));
+                    vector g = load(gradient + at) * derivative(kind, distance * factor + load(shift + n * E + e));
                     store(gradient + at, g * factor);
                     add(of_scale + e, g * distance);
                     add(of_shift + e, g);

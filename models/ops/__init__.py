@@ -1,0 +1,15 @@
+"""Functions of tensors that the widened block is trained with; nothing here knows a module or a network.
+
+widen              activation, Reuse, depthwise convolution, and the moments of the widened map
+activated_conv1x1  scale and shift, activation, 1x1 convolution
+
+Each is registered with torch, so that autograd, torch.compile and autocast treat it as torch's own: one form in torch's
+functions for every device, and one by models/ops/kernels.c for a CPU with a C compiler.
+"""
+
+from models.ops.activated_conv import activated_conv1x1
+from models.ops.build import LANES, load_library
+from models.ops.build import REALS as DTYPES
+from models.ops.widen import widen
+
+__all__ = ["DTYPES", "LANES", "activated_conv1x1", "load_library", "widen"]
