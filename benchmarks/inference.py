@@ -28,7 +28,7 @@ import models
 from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
 from engine.export import check_packages, onnx_runner, to_onnx
 from models.fold import Sizes, fold
-from models.reuse import from_literal
+from models.literal import from_literal
 
 SHAPE = (3, 32, 32)
 YARDSTICK = "literal form"
@@ -50,7 +50,7 @@ def make_forms(name: str) -> tuple[dict[str, Callable[[Tensor], Tensor]], Sizes]
     cheap = name in models.cheap_names()
     literal = with_statistics(models.create(name, literal=cheap))
     default = models.create(name).eval()
-    default.load_state_dict(from_literal(literal.state_dict(), name) if cheap else literal.state_dict())
+    default.load_state_dict(from_literal(literal.state_dict(), literal) if cheap else literal.state_dict())
     folded = fold(default)
     in_onnx = onnx_runner(to_onnx(folded, torch.Size(SHAPE), {}))
     sizes = Sizes.of(default, folded)

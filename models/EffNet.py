@@ -3,10 +3,11 @@
 The paper's network and its baseline, and those of a Keras port for handwritten digits (1 x 28 x 28) and for the
 steering angle of a car (3 x 128 x 128, one output). The activation comes before the batch norm, as in a widely read
 Keras port; no biases in an EffNet block's convolutions. What such a block saves: models/separable.py.
+"""
+
 # NOTE: the pooling follows the axis of the 1x3 kernel and the stride the axis of the 2x1 kernel. Public ports pool
 # and stride along the other axes and so skip every other column; they have the same counts and sizes.
 # NOTE: where a small image leaves a side of one pixel before a pooling, that side is not pooled any more.
-"""
 
 if __name__ == "__main__":
     __import__("as_script").run(__file__)
@@ -165,10 +166,8 @@ def with_head(
 
 
 def initialise_he(network: nn.Sequential) -> nn.Sequential:
-    """He-normal convolutions and hidden linear layers (arXiv 1502.01852), zero biases; the last layer as torch has it.
-
+    """Starts convolutions and hidden linear layers He-normal (arXiv 1502.01852), biases at zero; not the last layer."""
     # NOTE: torch's counts the inputs that a depthwise kernel reads, 3; Keras's counts those of all channels.
-    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module is not network.head.classifier:
             nn.init.kaiming_normal_(module.weight)

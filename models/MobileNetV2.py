@@ -1,9 +1,8 @@
-"""MobileNetV2 (arXiv 1801.04381), as used for CIFAR.
+"""MobileNetV2 (arXiv 1801.04381), as used for CIFAR."""
 
 # NOTE: plain ReLU, not ReLU6; the 1x1 expansion stands also where t = 1; and at stride 1 a block whose channel
 # count changes has a 1x1 convolution and batch norm on its shortcut. The paper has none of these; the original's
 # figures rest on them. No dropout; PyTorch's default initialisation.
-"""
 
 if __name__ == "__main__":
     __import__("as_script").run(__file__)

@@ -1,8 +1,9 @@
 """MobileNetV3, large and small (arXiv 1905.02244), with strides for images up to 64 pixels.
 
 Squeeze-excite stands between the depthwise batch norm and the activation, reduces by 4, and has no biases.
-# NOTE: MobileNetV3_small is without the squeeze-excite that the paper's table puts between the head's convolutions.
 """
+
+# NOTE: MobileNetV3_small is without the squeeze-excite that the paper's table puts between the head's convolutions.
 
 if __name__ == "__main__":
     __import__("as_script").run(__file__)

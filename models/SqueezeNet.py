@@ -1,8 +1,7 @@
-"""SqueezeNet (arXiv 1602.07360) with simple bypass, as used for CIFAR.
+"""SqueezeNet (arXiv 1602.07360) with simple bypass, as used for CIFAR."""
 
 # NOTE: every convolution but the last is followed by batch norm; three 2x2 poolings in place of the paper's 3x3
 # ones, since the images are small; no dropout; PyTorch's default initialisation.
-"""
 
 if __name__ == "__main__":
     __import__("as_script").run(__file__)

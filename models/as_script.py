@@ -1,7 +1,7 @@
 """What happens when a network's file is run: python models/cheapV3.py prints its networks' costs.
 
-Then models/ is the first place where Python looks for modules, so that the file finds this one without the project being
-installed; run() puts the project's root there instead.
+Then models/ is the first place where Python looks for modules, so that the file finds this one although the project is
+not installed; run() puts the project's root there instead.
 """
 
 import importlib

@@ -1,12 +1,13 @@
 """cheapV3: MobileNetV3 whose 1x1 expansions, squeeze-excite expansions and head convolutions are Reuse.
 
 cheapV3, cheapV3_small, and the shuffle networks, which have another stem and squeeze-excite.
+"""
+
 # NOTE: the gates of cheapV3's squeeze-excite have no sigmoid; at the start half of them are zero and the rest near
 # it, so that short schedules want AdamW or a long warm-up.
 # NOTE: cheapV3_small has expansion 6 throughout; the original's small mode has widths that are no multiples.
 # NOTE: a shuffle before Reuse renames channels and does nothing else (tests/models/test_reuse.py proves it), so the
 # default form of cheapV3_shuffle6 shuffles no feature map.
-"""
 
 if __name__ == "__main__":
     __import__("as_script").run(__file__)

@@ -20,7 +20,7 @@ from engine import checkpoint, export
 from engine.export import export_onnx, onnx_runner, to_onnx
 from models.fold import fold
 from models.layers import GlobalAveragePool
-from models.reuse import from_literal
+from models.literal import from_literal
 from tests.models.test_fold import COPIES, NORMS, trained
 
 TEST_IMAGES = Path(main.__file__).parent / "data" / "cifar100" / "test"
@@ -104,7 +104,7 @@ def test_all_choices_stay():
     literal.load_state_dict(models.reuse.to_literal(network.state_dict(), "cheapV3"))
     assert all(
         torch.equal(weight, network.state_dict()[key])
-        for key, weight in from_literal(literal.state_dict(), "cheapV3").items()
+        for key, weight in from_literal(literal.state_dict(), literal).items()
     )
     expected = outputs(literal.eval(), images)
     folded = fold(network)
