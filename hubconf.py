@@ -45,7 +45,10 @@ def _loaded() -> dict[str, types.ModuleType]:
 def _is_ours(module: types.ModuleType) -> bool:
     folder = pathlib.Path(__file__).resolve().parent
     file = getattr(module, "__file__", None)
-    return file is not None and pathlib.Path(file).resolve().parent in (folder, folder / "models")
+    if file is None:
+        return False
+    path = pathlib.Path(file).resolve()
+    return path.parent == folder or folder / "models" in path.parents
 
 
 def _entry_point(models: types.ModuleType, name: str) -> collections.abc.Callable:

@@ -67,7 +67,7 @@ def scaled(channels: int, width: float, multiple: int = 8) -> int:
     if width == 1.0:
         return channels
     if channels * width < 1:
-        raise ValueError(f"-width {width:g}: leaves no channel of {channels}; give at least {1 / channels:.3g}")
+        raise ValueError(f"width {width:g}: leaves no channel of {channels}; give at least {1 / channels:.3g}")
     rounded = max(multiple, int(channels * width + multiple / 2) // multiple * multiple)
     return rounded if rounded >= 0.9 * channels * width else rounded + multiple
 

@@ -67,7 +67,7 @@ def cheap_names() -> list[str]:
 def entry(name: str) -> Entry:
     """Raises ValueError with the nearest names for an unknown one."""
     if name not in _ENTRIES:
-        raise ValueError(f"-net {name}: unknown network; did you mean {nearest(name, _ENTRIES)}?")
+        raise ValueError(f"{name}: unknown network; did you mean {nearest(name, _ENTRIES)}?")
     return _ENTRIES[name]
 
 
@@ -88,14 +88,14 @@ def create(
     """
     known = entry(name)
     if image_size < SMALLEST_IMAGE:
-        raise ValueError(f"-size {image_size}: too small for {name}, which halves its map three times; give 8 or more")
+        raise ValueError(f"image size {image_size}: too small for {name}, which halves its map three times; give 8 or more")
     if min(num_classes, in_channels) < 1:
         raise ValueError(f"{name}: num_classes {num_classes} and in_channels {in_channels} must be at least 1")
     options = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     if known.takes("width"):
         options["width"] = width
     elif width != 1.0:
-        raise ValueError(f"-width {width:g}: {name} has no width multiplier; leave it out")
+        raise ValueError(f"width {width:g}: {name} has no width multiplier; leave it out")
     if known.takes("literal"):
         options["literal"] = literal
     elif literal:
