@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from conf import FIELDS, is_list, kind, option
@@ -172,9 +173,10 @@ def check_commands(commands: dict[str, object], given: dict[str, object]) -> Non
         raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line argv, by default this program's own; returns the exit status."""
     try:
-        return run(sys.argv[1:])
+        return run(sys.argv[1:] if argv is None else list(argv))
     except ValueError as error:
         print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

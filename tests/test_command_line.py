@@ -108,8 +108,7 @@ def write_images(folder: Path, train: tuple[str, ...], test: tuple[str, ...]) ->
 
 def call(capsys, *words: str) -> tuple[int, str]:
     """(exit status, what stood on stderr) of main.py with these words."""
-    sys.argv = ["main.py", *words]
-    status = main.main()
+    status = main.main(words)
     return status, capsys.readouterr().err
 
 
@@ -248,9 +247,8 @@ def test_no_network_says_where_the_file_goes(place, capsys, monkeypatch):
 
 
 def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
-    sys.argv = "main.py --net cheapV3 -dataset digits -s False -b 32 --epochs 30 -dry".split()
     before = sorted(place.rglob("*"))
-    assert main.main() == 0
+    assert main.main("--net cheapV3 -dataset digits -s False -b 32 --epochs 30 -dry".split()) == 0
     printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert printed["shuffle"] == "False" and printed["batch_size"] == "32"
     assert printed["warm"] == "6.0"  # two of the recipe's ten epochs are six of thirty
@@ -259,8 +257,7 @@ def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
 
 @pytest.mark.parametrize("word", ["-s", "-s true", "-s True", "--s 1"])
 def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
-    sys.argv = f"main.py -net cheapV3 -dataset digits {word} -dry".split()
-    assert main.main() == 0
+    assert main.main(f"-net cheapV3 -dataset digits {word} -dry".split()) == 0
     assert "shuffle: True" in capsys.readouterr().out
 
 
