@@ -1,11 +1,12 @@
-"""The command line, and nothing else: settings in, one run out. See -h, and README.md for examples."""
+"""The command line: it reads the options and calls one of commands/. See -h, and README.md for examples."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf import FIELDS, is_list, kind, option
@@ -92,76 +93,70 @@ def add_option(group, name: str, field: dataclasses.Field) -> None:
         group.add_argument(*spellings(*words), dest=name, type=kind(name), metavar=metavar, help=text, **shape)
 
 
-def run(words: list[str]) -> int:
-    """What the words ask for; returns the exit status. Raises ValueError for the user's mistakes."""
-    given = vars(make_parser().parse_args(words))
-    commands = {name: given.pop(name) for name in ("dry", *COMMANDS) if name in given}
-    check_commands(commands, given)
+def run(argv: list[str]) -> int:
+    """Does what the command line asks for; returns the exit status. Raises ValueError for the user's mistakes."""
+    given = vars(make_parser().parse_args(argv))
+    asked = {name: given.pop(name) for name in ("dry", *COMMANDS) if name in given}
+    check_commands(asked, given)
 
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
 
-    if "export" in commands:
-        from engine import export
+    if "export" in asked:
+        from commands import export
 
         export.export(Path(given.pop("weights")), given)
-    elif "predict" in commands:
-        from engine import predict
+    elif "predict" in asked:
+        from commands import predict
 
-        predict.predict(commands["predict"], Path(given.pop("weights")), given)
-    elif "compare" in commands:
-        from engine import compare
+        predict.predict(asked["predict"], Path(given.pop("weights")), given)
+    elif "compare" in asked:
+        from commands import compare
 
         compare.compare(Path(given.get("out", ".")))
-    elif "test" in commands:
-        from engine.commands import test
+    elif "test" in asked:
+        from commands import evaluate
 
-        test(Path(given.pop("weights")), given)
-    elif "resume" in commands:
-        return resume(commands["resume"], given, words)
+        evaluate.evaluate(Path(given.pop("weights")), given)
+    elif "resume" in asked:
+        from commands import train
+
+        folder, out = asked["resume"], Path(given.pop("out", "."))
+        resume = functools.partial(train.resume, folder, out, given)
+        return in_processes(argv, given.get("procs", 0), given.get("gpu"), resume)
     else:
         settings = resolve(given)
-        if "dry" not in commands:
-            return train(settings, words)
+        if "dry" not in asked:
+            from commands import train
+
+            return in_processes(argv, settings.procs, settings.gpu, functools.partial(train.train, settings))
         for name, value in dataclasses.asdict(settings).items():
             print(f"{name}: {value}")
     return 0
 
 
-def train(settings, words: list[str]) -> int:
-    """In this process, or in as many as the settings and the visible devices want."""
-    from engine import commands, distributed
+def in_processes(argv: list[str], procs: int, gpu: bool | None, work: Callable[[], object]) -> int:
+    """Calls work(), or where several processes are wanted starts main.py in each of them; returns the exit status."""
+    from engine import distributed
 
-    count = distributed.wanted_processes(settings.procs, settings.gpu)
+    count = distributed.wanted_processes(procs, gpu)
     if count > 1 and not distributed.is_launched():
-        return distributed.launch(count, words)
-    commands.train(settings)
+        return distributed.launch(count, argv)
+    work()
     return 0
 
 
-def resume(folder: str, given: dict[str, object], words: list[str]) -> int:
-    from engine import commands, distributed
-    from engine.folders import newest_run
-
-    out = Path(given.pop("out", "."))
-    count = distributed.wanted_processes(given.get("procs", 0), given.get("gpu"))
-    if count > 1 and not distributed.is_launched():
-        return distributed.launch(count, words)
-    commands.resume(newest_run(out) if folder == "last" else Path(folder), given)
-    return 0
-
-
-def check_commands(commands: dict[str, object], given: dict[str, object]) -> None:
-    """Options that contradict each other, or that a command cannot do without."""
-    asked = [name for name in (*COMMANDS, "dry") if name in commands]
-    if len(asked) > 1:
-        raise ValueError(f"-{asked[0]}: contradicts -{asked[1]}; give one, then the other")
+def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
+    """Raises ValueError for options that contradict each other, or that a command cannot do without."""
+    names = [name for name in (*COMMANDS, "dry") if name in asked]
+    if len(names) > 1:
+        raise ValueError(f"-{names[0]}: contradicts -{names[1]}; give one, then the other")
     for name in ("resume", "compare"):
-        if name in commands and "weights" in given:
+        if name in asked and "weights" in given:
             raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
     for name in ("test", "export", "predict"):
-        if name in commands and "weights" not in given:
+        if name in asked and "weights" not in given:
             raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")
-    command = next((name for name in COMMANDS if name in commands), None)
+    command = next((name for name in COMMANDS if name in asked), None)
     if command is not None:
         allowed = (*FREE, *ALSO_FREE[command])
         for name in given:

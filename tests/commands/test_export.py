@@ -16,8 +16,9 @@ from torch import nn
 
 import main
 import models
-from engine import checkpoint, export
-from engine.export import export_onnx, onnx_runner, to_onnx
+from commands import export
+from commands.export import export_onnx, onnx_runner, to_onnx
+from engine import checkpoint
 from engine.fold import fold
 from models.layers import GlobalAveragePool
 from models.reuse import from_literal

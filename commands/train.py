@@ -1,4 +1,4 @@
-"""What main.py asks for: a new run, going on with one, the test of finished weights."""
+"""A new run, and -resume: a run that was stopped goes on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from conf import Settings
 from conf.resolve import saved_settings
 from engine import checkpoint
 from engine.distributed import Processes, joined, restarts
-from engine.folders import Folders, begun_run
-from engine.job import Job, finished_job, make_job
-from engine.loop import evaluate
+from engine.folders import Folders, begun_run, newest_run
+from engine.job import Job, make_job
 from engine.run import LAST, Run
 from engine.state import TrainState
 
@@ -48,13 +47,15 @@ def new_folders(settings: Settings, text: str) -> Folders:
     return folders
 
 
-def resume(folder: Path, overrides: dict[str, object]) -> dict:
-    """Goes on with the run whose checkpoints lie in folder. overrides: settings that do not change its result.
+def resume(folder: str, out: Path, overrides: dict[str, object]) -> dict:
+    """Continues the run whose checkpoints lie in folder; 'last' is the run under out that saved last.
 
+    overrides: settings that do not change its result. Returns the result, as train() does.
     Raises ValueError where no checkpoint can be read, or the data set is not what it was.
     """
+    checkpoints = newest_run(out) if folder == "last" else Path(folder)
     with joined(overrides.get("gpu")) as processes:
-        return go_on(folder, overrides, processes)
+        return go_on(checkpoints, overrides, processes)
 
 
 def go_on(folder: Path, overrides: dict[str, object], processes: Processes) -> dict:
@@ -79,12 +80,3 @@ def saved_job(folder: Path, overrides: dict[str, object], processes: Processes) 
     if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
         raise ValueError(f"{path}: {job.settings.dataset} is not the data set that it was; bring that back")
     return path, content, job
-
-
-def test(weights: Path, overrides: dict[str, object]) -> dict[str, float]:
-    """Evaluates the weights of a checkpoint on the test set of their data set, and prints the figures."""
-    job, _ = finished_job(weights, overrides)
-    metrics = evaluate(job.network, job.evaluations["Test"], job.task, job.precision)
-    print(f"{job.settings.net} on the {len(job.dataset.test.targets):,} test images of {job.settings.dataset}")
-    print(f"{job.task.describe(metrics)}  {job.parameters:,} parameters")
-    return metrics

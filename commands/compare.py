@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
+from commands.finished_runs import COSTS, Row, newest_of_each_seed, read_runs, rows_of
 from engine import checkpoint
-from engine.finished import COSTS, Row, newest_of_each_seed, read_runs, rows_of
 
 FIGURES = ("train ", "val ", "test ", "best test ", "best val ")  # how the keys of a result's figures begin
 CHOSEN = "best epoch chosen on"
