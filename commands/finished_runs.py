@@ -12,8 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from conf import FIELDS, convert, option
-from conf import resolve as recipes
+from conf import FIELDS, convert, option, resolve
 from engine import checkpoint
 
 # The knobs that tell runs apart; the others say where a run computes and writes, not what is trained.
@@ -150,7 +149,7 @@ def changed(knobs: dict) -> str:
     if "net" not in knobs:
         return "settings unknown"
     try:
-        plain = recipes.settings({name: knobs[name] for name in ("net", "recipe", "epochs")})
+        plain = resolve.with_recipe(str(knobs["recipe"]), {name: knobs[name] for name in ("net", "epochs")})
         expected = {name: getattr(plain, name) for name in KNOBS}
     except ValueError:  # the recipe is gone: everything that is not a default is told
         expected = {name: FIELDS[name].default for name in KNOBS}

@@ -34,6 +34,8 @@ class DatasetRow:
     recipe    the recipe (conf/recipes/) taken unless -recipe or the network says otherwise
     folder    its folder under -data
     files     the official files; empty where the data comes with a package or is the user's own
+    downloads  the folder under -data that the official files are downloaded to, or the user's own put into
+    unused_settings  the knobs that change nothing in this data set, and are refused unless they have their default
     degrees   that a target of 1 stands for, in a regression
     layout    what the user has to put into the folder, where there are no official files
     members   for archives that hold pickles: (path in the archive, checksum) of every file that may be read
@@ -47,6 +49,8 @@ class DatasetRow:
     recipe: str
     folder: str
     files: tuple[OfficialFile, ...] = ()
+    downloads: str = ""
+    unused_settings: tuple[str, ...] = ("correction", "brightness", "zero_drop")
     degrees: float = 1.0
     layout: str = ""
     members: tuple[tuple[str, str], ...] = ()
@@ -135,6 +139,7 @@ DATASETS: dict[str, DatasetRow] = {
             size=28,
             recipe="mnist",
             folder="MNIST",
+            downloads="MNIST/raw",
             files=_mnist_files(
                 "https://ossci-datasets.s3.amazonaws.com/mnist/",
                 (
@@ -153,6 +158,7 @@ DATASETS: dict[str, DatasetRow] = {
             size=28,
             recipe="mnist",
             folder="FashionMNIST",
+            downloads="FashionMNIST/raw",
             files=_mnist_files(
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
                 (
@@ -180,6 +186,8 @@ DATASETS: dict[str, DatasetRow] = {
             size=128,
             recipe="driving",
             folder="driving",
+            downloads="driving",
+            unused_settings=("crop", "rotation"),
             degrees=25.0,
             layout="a drive of the Udacity simulator, driving_log.csv and IMG/,",
         ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from conf import FIELDS, RECIPE_GROUPS, Settings, convert, option
-from conf.datasets import find_row
+from conf.datasets import DatasetRow, find_row
 from utils import nearest
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -49,15 +49,25 @@ def read_recipe(name: str) -> dict[str, object]:
 
 
 def settings(given: dict[str, object]) -> Settings:
-    """Defaults, then the recipe, then what was given on the command line.
+    """The effective settings of a command line: with_recipe() of the recipe that it names, or of its data set's.
+
+    Raises ValueError for a knob that is unknown, missing, out of bounds, or of no use to the data set.
+    """
+    dataset = str(given.get("dataset", "cifar100"))
+    row = find_row(dataset)
+    name = str(given.get("recipe") or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe))
+    chosen = with_recipe(name, given)
+    reject_unused_settings(chosen, row)
+    return chosen
+
+
+def with_recipe(name: str, given: dict[str, object]) -> Settings:
+    """The defaults, then the recipe of that name or path, then what is given.
 
     With epochs given, the recipe's warm-up and milestones keep their share of the whole; a warm-up that is given is
     taken as it is.
     Raises ValueError for a knob that is unknown, missing or out of bounds.
     """
-    dataset = str(given.get("dataset", "cifar100"))
-    row = find_row(dataset)
-    name = str(given.get("recipe") or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe))
     recipe = read_recipe(name)
     share = 1.0
     if "epochs" in given and "epochs" in recipe:
@@ -73,6 +83,18 @@ def settings(given: dict[str, object]) -> Settings:
             f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}"
         )
     return Settings(**values)
+
+
+def reject_unused_settings(settings: Settings, row: DatasetRow) -> None:
+    """Raises ValueError for a knob that has no use in the data set of row, unless it has its default."""
+    for name in row.unused_settings:
+        value, default = getattr(settings, name), FIELDS[name].default
+        if value != default:
+            given = f"{option(name)} {value:g}"
+            raise ValueError(f"{given}: not for -dataset {settings.dataset}; give {option(name)} {default:g}")
+    if row.task == "regression" and settings.label_smoothing:
+        given = option("label_smoothing")
+        raise ValueError(f"{given} {settings.label_smoothing:g}: {settings.dataset} has no labels; give {given} 0")
 
 
 def saved_settings(values: dict[str, object], path: Path, overrides: dict[str, object]) -> Settings:

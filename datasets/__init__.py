@@ -29,23 +29,21 @@ NEVER = Streaming()
 class Reader:
     """find(row, data) says where a data set lies, or None; read(row, source, size) returns classes, train, test.
 
-    downloads is the folder under data that official files are downloaded to, with {folder} for the row's;
     statistics gives the mean and std that images are normalised with.
     """
 
     find: Callable[[DatasetRow, Path], Source | None]
     read: Callable[[DatasetRow, Source, int | None], tuple[tuple[str, ...], Split, Split]]
-    downloads: str = ""
     statistics: Callable[[torch.Tensor], tuple[tuple[float, ...], tuple[float, ...]]] = channel_statistics
 
 
 READERS: dict[str, Reader] = {
     "cifar": Reader(cifar.find, cifar.read),
     "tiny_imagenet": Reader(tiny_imagenet.find, tiny_imagenet.read),
-    "mnist": Reader(mnist.find, mnist.read, downloads="{folder}/raw"),
+    "mnist": Reader(mnist.find, mnist.read),
     "digits": Reader(digits.find, digits.read),
     "folder": Reader(folder.find, folder.read),
-    "driving": Reader(driving.find, driving.read, downloads="{folder}", statistics=driving.pixel_range),
+    "driving": Reader(driving.find, driving.read, statistics=driving.pixel_range),
 }
 
 
@@ -93,7 +91,7 @@ def _load(row: DatasetRow, data: Path, size: int | None, streaming: Streaming) -
             packed = [place / "packed" / pack.file_name(row, data, place, size) for place in (data, store)]
             return _stream(row, listing, streaming, packed, key)
     if source is None:
-        download(row, store / READERS[row.reader].downloads.format(folder=row.folder))
+        download(row, store / row.downloads)
         source = _find(row, data, store)
         assert source is not None, f"{row.name}: the download is not where its reader looks"
         key = pack.make_key(row, source, size)

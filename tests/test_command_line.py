@@ -145,6 +145,14 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -warm 16", "longer than the whole run"),
     ("-net cheapV3 -dataset digits -milestones 9 3", "must rise"),
     ("-net cheapV3 -dataset digits -recipe imagenet", "-random-resized-crop 0.08: cuts from images as large as"),
+    # none of these data sets is there: they are refused before anything is loaded
+    (
+        "-net cheapV3 -dataset cifar100 -correction 0.2",
+        "not for -dataset cifar100; give -correction 0",
+    ),
+    ("-net cheapV3 -dataset cifar100 -recipe driving -dry", "-correction 0.25: not for -dataset cifar100"),
+    ("-net EffNet -dataset driving -crop 4", "-crop 4: not for -dataset driving; give -crop 0"),
+    ("-net EffNet -dataset driving -label-smoothing 0.1", "-label-smoothing 0.1: driving has no labels"),
     ("-net cheapV3 -dataset digits -patience -1", "-patience -1: must be at least 0"),
     ("-net cheapV3 -dataset digits -name a/b", "plain word"),
     ("-net cheapV3 -dataset digits -weights gone.pth", "gone.pth: cannot be read"),

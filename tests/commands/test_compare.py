@@ -131,6 +131,12 @@ def test_what_does_not(tmp_path, capsys):
     assert row["seeds"] == "1 2"
 
 
+def test_a_run_with_the_recipe_of_its_data_set_has_changed_nothing(tmp_path, capsys):
+    leave(tmp_path, "a", dataset="driving")
+    _, (row,), _ = compare(tmp_path, capsys)
+    assert row["recipe"] == "driving" and row["changed"] == ""
+
+
 def test_a_table_for_each_data_set(tmp_path, capsys):
     """Classification and regression: columns of one are no columns of the other."""
     leave(tmp_path, "a")
