@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf import FIELDS, is_list, kind, option
+from conf import FIELDS, is_list, option, replaceable, value_type
+from conf.knobs import RECIPE_GROUPS
 from utils import OneLineParser
 
 GROUPS = {
@@ -19,20 +20,14 @@ GROUPS = {
     "training": "training: the recipe's knobs",
     "augmentation": "augmentation: the recipe's knobs",
 }
-# What may be changed when a run goes on, is tested or exported: it does not change what was trained.
-FREE = (
-    *("data", "gpu", "procs", "amp", "channels_last", "deterministic", "workers"),
-    *("save_every", "keep", "log_every"),
-)
-# What runs instead of a training run, and what else may be given with it.
-ALSO_FREE = {
-    "resume": ("out", "compile"),
+# What runs instead of a training run, and the settings that are its own arguments.
+COMMANDS = {
+    "resume": ("out",),
     "test": ("weights", "dataset"),
     "export": ("weights", "dataset"),
     "predict": ("weights",),
     "compare": ("out",),
 }
-COMMANDS = tuple(ALSO_FREE)
 
 
 def truth(word: str) -> bool:
@@ -79,18 +74,18 @@ def add_option(group, name: str, field: dataclasses.Field) -> None:
     words = [option(name)[1:], name.replace("_", "-")]
     default = "the recipe's" if field.default is dataclasses.MISSING else field.default
     text = field.metadata["help"].replace("%", "%%")
-    if field.metadata["group"] in ("training", "augmentation"):
+    if field.metadata["group"] in RECIPE_GROUPS:
         text += " (default: the recipe's)"
     elif "(" not in text and default not in ("", None, "the recipe's"):
         text += f" (default: {default})"
-    if kind(name) is bool:
+    if value_type(name) is bool:
         group.add_argument(
             *spellings(*words), dest=name, nargs="?", const=True, type=truth, metavar="true|false", help=text
         )
     else:
         shape = dict(nargs="+") if is_list(name) else {}
-        metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[kind(name)]
-        group.add_argument(*spellings(*words), dest=name, type=kind(name), metavar=metavar, help=text, **shape)
+        metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[value_type(name)]
+        group.add_argument(*spellings(*words), dest=name, type=value_type(name), metavar=metavar, help=text, **shape)
 
 
 def run(argv: list[str]) -> int:
@@ -158,7 +153,7 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
             raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")
     command = next((name for name in COMMANDS if name in asked), None)
     if command is not None:
-        allowed = (*FREE, *ALSO_FREE[command])
+        allowed = (*COMMANDS[command], *replaceable(training=command == "resume"))
         for name in given:
             if name not in allowed:
                 raise ValueError(

@@ -15,10 +15,8 @@ import yaml
 from conf import FIELDS, convert, option, resolve
 from engine import checkpoint
 
-# The knobs that tell runs apart; the others say where a run computes and writes, not what is trained.
-KNOBS = ["net", "dataset", "recipe", "val", "weights"] + [
-    name for name, f in FIELDS.items() if f.metadata["group"] in ("network", "training", "augmentation")
-]
+# The knobs that tell runs apart: all that change what is trained, except the seed.
+KNOBS = [name for name, f in FIELDS.items() if f.metadata["changes"] == "result" and name != "seed"]
 COSTS = ("parameters", "macs", "weights bytes")
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from conf import FIELDS, RECIPE_GROUPS, Settings, convert, option
+from conf import FIELDS, Settings, convert, option
 from conf.datasets import DatasetRow, find_row
+from conf.knobs import RECIPE_GROUPS
 from utils import nearest
 
 FOLDER = Path(__file__).parent / "recipes"

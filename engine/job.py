@@ -10,7 +10,7 @@ from torch import nn
 
 import datasets
 import models
-from conf import Settings
+from conf import UNTRAINED, Settings
 from conf.datasets import find_row
 from conf.resolve import reject_unused_settings, saved_settings
 from datasets.batches import EvaluationBatches, TrainingBatches
@@ -96,8 +96,7 @@ def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict
     its data set is missing or has other classes.
     """
     content = checkpoint.load_run(weights)
-    untrained = {"val": 0.0, "compile": False, "kernels": False}
-    job = make_job(saved_settings(content["settings"], weights, overrides | untrained))
+    job = make_job(saved_settings(content["settings"], weights, overrides | UNTRAINED))
     if list(job.dataset.classes) != content["classes"]:
         raise ValueError(
             f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"

@@ -14,6 +14,7 @@ import torch
 
 import main
 import models
+from conf import FIELDS
 from conf.resolve import settings as resolve
 from engine import checkpoint
 
@@ -267,6 +268,31 @@ def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
 def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
     assert main.main(f"-net cheapV3 -dataset digits {word} -dry".split()) == 0
     assert "shuffle: True" in capsys.readouterr().out
+
+
+ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every".split())
+ALSO = {
+    "resume": {"out", "compile"},
+    "test": {"weights", "dataset"},
+    "export": {"weights", "dataset"},
+    "predict": {"weights"},
+    "compare": {"out"},
+}
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_settings_that_may_be_given_with_a_command(command):
+    """Those that do not change what was trained, and the command's own arguments."""
+
+    def is_accepted(name: str) -> bool:
+        needed = {"weights": "a.pth"} if "weights" in ALSO[command] else {}
+        try:
+            main.check_commands({command: True}, needed | {name: 1})
+        except ValueError:
+            return False
+        return True
+
+    assert {name for name in FIELDS if is_accepted(name)} == ALWAYS | ALSO[command]
 
 
 def test_as_a_program(tmp_path):

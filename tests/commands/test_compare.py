@@ -109,7 +109,15 @@ def test_the_markdown_table(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "given",
-    [dict(lr=0.2), dict(epochs=30), dict(recipe="fast"), dict(width=0.5), dict(val=0.1), dict(rotation=0.0)],
+    [
+        dict(lr=0.2),
+        dict(epochs=30),
+        dict(recipe="fast"),
+        dict(width=0.5),
+        dict(val=0.1),
+        dict(rotation=0.0),
+        dict(sync_bn=True),
+    ],
     ids=str,
 )
 def test_what_tells_runs_apart(tmp_path, capsys, given):
