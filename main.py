@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf import FIELDS, is_list, option, replaceable, value_type
-from conf.knobs import RECIPE_GROUPS
+from conf.knobs import MISSING, RECIPE_GROUPS
 from utils import OneLineParser
 
 GROUPS = {
@@ -20,7 +20,7 @@ GROUPS = {
     "training": "training: the recipe's knobs",
     "augmentation": "augmentation: the recipe's knobs",
 }
-# What runs instead of a training run, and the settings that are its own arguments.
+# The commands that run instead of a new training run, each with the settings that are its own arguments.
 COMMANDS = {
     "resume": ("out",),
     "test": ("weights", "dataset"),
@@ -30,8 +30,8 @@ COMMANDS = {
 }
 
 
-def truth(word: str) -> bool:
-    """The old command lines' True and False, and mean what they say."""
+def parse_bool(word: str) -> bool:
+    """True or False as the original's command lines spell them, among others; both mean what they say."""
     if word.lower() in ("true", "1", "yes", "on"):
         return True
     if word.lower() in ("false", "0", "no", "off"):
@@ -39,8 +39,8 @@ def truth(word: str) -> bool:
     raise argparse.ArgumentTypeError(f"{word}: must be true or false")
 
 
-def spellings(*words: str) -> list[str]:
-    """Every option with one dash, as the originals have it, and with two."""
+def option_strings(*words: str) -> list[str]:
+    """Every option is accepted with one dash, as the original has it, and with two."""
     return [dashes + word for word in dict.fromkeys(words) for dashes in ("-", "--")]
 
 
@@ -51,41 +51,43 @@ def make_parser() -> OneLineParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    command = parser.add_argument_group("instead of training from the start")
-    command.add_argument(*spellings("test"), action="store_true", help="evaluate -weights on the test set")
-    command.add_argument(
-        *spellings("export"), choices=("onnx",), help="write -weights, folded, as an ONNX file beside them"
-    )
-    command.add_argument(
-        *spellings("predict"), nargs="+", metavar="IMAGE", help="what -weights see in images, folders or animations"
-    )
-    command.add_argument(
-        *spellings("compare"), action="store_true", help="every finished run under -out as a table and a plot"
-    )
-    command.add_argument(*spellings("resume"), metavar="DIR", help="go on with the run in checkpoints/..., or 'last'")
-    command.add_argument(*spellings("dry"), action="store_true", help="print the effective settings and stop")
+    add_commands(parser.add_argument_group("instead of training from the start"))
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     for name, field in FIELDS.items():
-        add_option(groups[field.metadata["group"]], name, field)
+        add_setting(groups[field.metadata["group"]], name, field)
     return parser
 
 
-def add_option(group, name: str, field: dataclasses.Field) -> None:
-    words = [option(name)[1:], name.replace("_", "-")]
-    default = "the recipe's" if field.default is dataclasses.MISSING else field.default
+def add_commands(group) -> None:
+    """Adds the options of COMMANDS, and -dry, to an argparse group."""
+
+    def add(name: str, help: str, **options: object) -> None:
+        group.add_argument(*option_strings(name), help=help, **options)
+
+    add("test", "evaluate -weights on the test set", action="store_true")
+    add("export", "write -weights, folded, as an ONNX file beside them", choices=("onnx",))
+    add("predict", "what -weights see in images, folders or animations", nargs="+", metavar="IMAGE")
+    add("compare", "every finished run under -out as a table and a plot", action="store_true")
+    add("resume", "go on with the run in checkpoints/..., or 'last'", metavar="DIR")
+    add("dry", "print the effective settings and stop", action="store_true")
+
+
+def add_setting(group, name: str, field: dataclasses.Field) -> None:
+    """Adds the option of one knob to an argparse group."""
+    default = "the recipe's" if field.default is MISSING else field.default
     text = field.metadata["help"].replace("%", "%%")
     if field.metadata["group"] in RECIPE_GROUPS:
         text += " (default: the recipe's)"
     elif "(" not in text and default not in ("", None, "the recipe's"):
         text += f" (default: {default})"
-    if value_type(name) is bool:
-        group.add_argument(
-            *spellings(*words), dest=name, nargs="?", const=True, type=truth, metavar="true|false", help=text
-        )
+    wanted = value_type(name)
+    if wanted is bool:
+        options = dict(nargs="?", const=True, type=parse_bool, metavar="true|false")
     else:
-        shape = dict(nargs="+") if is_list(name) else {}
-        metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[value_type(name)]
-        group.add_argument(*spellings(*words), dest=name, type=value_type(name), metavar=metavar, help=text, **shape)
+        metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[wanted]
+        options = dict(type=wanted, metavar=metavar) | (dict(nargs="+") if is_list(name) else {})
+    words = option_strings(option(name)[1:], name.replace("_", "-"))
+    group.add_argument(*words, dest=name, help=text, **options)
 
 
 def run(argv: list[str]) -> int:

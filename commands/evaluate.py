@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine import loop
-from engine.job import finished_job
+from engine.job import job_from_checkpoint
 
 
 def evaluate(weights: Path, overrides: dict[str, object]) -> dict[str, float]:
     """Evaluates the weights of a checkpoint on the test set, prints the metrics and returns them.
 
-    overrides: settings that do not change the network. Raises ValueError as finished_job() does.
+    overrides: settings that do not change the network. Raises ValueError as job_from_checkpoint() does.
     """
-    job, _ = finished_job(weights, overrides)
+    job, _ = job_from_checkpoint(weights, overrides)
     metrics = loop.evaluate(job.network, job.evaluations["Test"], job.task, job.precision)
     print(f"{job.settings.net} on the {len(job.dataset.test.targets):,} test images of {job.settings.dataset}")
     print(f"{job.task.describe(metrics)}  {job.parameters:,} parameters")

@@ -1,7 +1,7 @@
-"""What a run is made of: every knob once, with its unit, its bounds and its place on the command line.
+"""The settings of a run: each knob once, with its unit, its bounds, its place on the command line and what it changes.
 
-A run's settings are the defaults below, then a recipe (conf/recipes/*.yaml), then the command line.
-Nothing here imports torch.
+A run takes the defaults below, then the values of a recipe (conf/recipes/*.yaml), then those of the command line.
+Nothing in conf/ imports torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from conf.knobs import MISSING, knob
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The effective settings of one run. Raises ValueError, by name, for a value that is not allowed."""
+    """The effective settings of one run. Raises ValueError that names the knob for a value that is not allowed."""
 
     net: str = knob("network, a name from models/ (required)", group="run", changes="result")
     dataset: str = knob(
@@ -219,14 +219,14 @@ class Settings:
 
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 _TYPES = typing.get_type_hints(Settings)
-# The values with which weights are only used, by name, whatever they were trained with.
+# What replaces the settings that weights were trained with where they are only used, by name.
 UNTRAINED = {name: f.metadata["untrained"] for name, f in FIELDS.items() if f.metadata["untrained"] is not MISSING}
 
 
 def replaceable(training: bool) -> list[str]:
-    """The knobs that may be given anew for a run's checkpoint: what was trained does not depend on them.
+    """The knobs that a command line may give anew for a run's checkpoint: what was trained does not depend on them.
 
-    training: whether the run goes on, or its weights are only used.
+    training: True where the run goes on, False where its weights are only used.
     """
     return [
         name

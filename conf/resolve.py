@@ -1,4 +1,4 @@
-"""From a recipe's name and the command line to Settings."""
+"""Makes Settings: from a recipe and the command line, or from what a checkpoint has saved."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import yaml
 
 from conf import FIELDS, Settings, convert, option
 from conf.datasets import DatasetRow, find_row
-from conf.knobs import RECIPE_GROUPS
+from conf.knobs import MISSING, RECIPE_GROUPS
 from utils import nearest
 
 FOLDER = Path(__file__).parent / "recipes"
 KEYS = [name for name, f in FIELDS.items() if f.metadata["group"] in RECIPE_GROUPS]
 
-# Networks that want another recipe than their data set's row: (network, data set) -> recipe.
+# Networks that take another recipe than the data set's row has: (network, data set) -> recipe.
 # The digit networks keep the recipes they were published with.
 NETWORK_RECIPES: dict[tuple[str, str], str] = {
     (net, dataset): recipe
@@ -28,7 +28,7 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> dict[str, object]:
-    """The knobs of a recipe by its name or path. Raises ValueError for one that is missing or not sound."""
+    """The knobs of a recipe by its name or path. Raises ValueError where it is missing or cannot be used."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         near = nearest(name, recipe_names())
@@ -78,7 +78,7 @@ def with_recipe(name: str, given: dict[str, object]) -> Settings:
     if "warm" in given or share >= 1:
         recipe["least_warm_steps"] = 0  # the floor is for a warm-up that -epochs has shortened
     values = {**recipe, **given, "recipe": name}
-    missing = [key for key in KEYS if FIELDS[key].default is FIELDS["epochs"].default and key not in values]
+    missing = [key for key in KEYS if FIELDS[key].default is MISSING and key not in values]
     if missing:
         raise ValueError(
             f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}"
@@ -99,7 +99,7 @@ def reject_unused_settings(settings: Settings, row: DatasetRow) -> None:
 
 
 def saved_settings(values: dict[str, object], path: Path, overrides: dict[str, object]) -> Settings:
-    """The settings that a checkpoint holds. Knobs that are newer than it have their defaults.
+    """The settings saved in the checkpoint at path, replaced by overrides; knobs newer than it have their defaults.
 
     Raises ValueError for knobs that are unknown, missing or out of bounds.
     """

@@ -14,7 +14,7 @@ import torch
 
 from conf.datasets import DatasetRow
 from datasets import cifar, digits, driving, folder, mnist, pack, statistics, tiny_imagenet
-from datasets.base import Dataset, Source, Split, channel_statistics, resized
+from datasets.base import Dataset, Location, Split, channel_statistics, resized
 from datasets.download import download
 from datasets.places import storage
 from datasets.stream import StreamedImages, Streaming
@@ -27,13 +27,13 @@ NEVER = Streaming()
 
 @dataclass(frozen=True)
 class Reader:
-    """find(row, data) says where a data set lies, or None; read(row, source, size) returns classes, train, test.
+    """find(row, data) says where a data set lies, or None; read(row, location, size) returns classes, train, test.
 
     statistics gives the mean and std that images are normalised with.
     """
 
-    find: Callable[[DatasetRow, Path], Source | None]
-    read: Callable[[DatasetRow, Source, int | None], tuple[tuple[str, ...], Split, Split]]
+    find: Callable[[DatasetRow, Path], Location | None]
+    read: Callable[[DatasetRow, Location, int | None], tuple[tuple[str, ...], Split, Split]]
     statistics: Callable[[torch.Tensor], tuple[tuple[float, ...], tuple[float, ...]]] = channel_statistics
 
 
@@ -77,41 +77,41 @@ def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Stream
 
 def _load(row: DatasetRow, data: Path, size: int | None, streaming: Streaming) -> Dataset:
     store = storage(data)
-    source = _find(row, data, store)
-    if source is not None and source.kind == "bundled":
-        return _read(row, source, size)
-    key = pack.make_key(row, source, size)
+    location = _find(row, data, store)
+    if location is not None and location.form == "bundled":
+        return _read(row, location, size)
+    key = pack.make_key(row, location, size)
     limit = streaming.limit if row.reader == "folder" else None
     dataset = None if streaming.least_area else _load_packed(row, data, store, key, size, limit)
     if dataset is not None:
         return dataset
     if row.reader == "folder":
-        listing = folder.list_images(row, source, size)
+        listing = folder.list_images(row, location, size)
         if streaming.wanted(listing, row.channels):
             packed = [place / "packed" / pack.file_name(row, data, place, size) for place in (data, store)]
             return _stream(row, listing, streaming, packed, key)
-    if source is None:
+    if location is None:
         download(row, store / row.downloads)
-        source = _find(row, data, store)
-        assert source is not None, f"{row.name}: the download is not where its reader looks"
-        key = pack.make_key(row, source, size)
-    dataset = _read(row, source, size)
+        location = _find(row, data, store)
+        assert location is not None, f"{row.name}: the download is not where its reader looks"
+        key = pack.make_key(row, location, size)
+    dataset = _read(row, location, size)
     _save_packed(row, data, store, key, size, dataset)
     return dataset
 
 
-def _find(row: DatasetRow, data: Path, store: Path) -> Source | None:
+def _find(row: DatasetRow, data: Path, store: Path) -> Location | None:
     reader = READERS[row.reader]
     for place in dict.fromkeys((data, store)):
-        source = reader.find(row, place) or folder.find_under(row, place)
-        if source is not None:
-            return source
+        location = reader.find(row, place) or folder.find_under(row, place)
+        if location is not None:
+            return location
     return None
 
 
-def _read(row: DatasetRow, source: Source, size: int | None) -> Dataset:
-    read = folder.read if source.kind == "images" else READERS[row.reader].read
-    classes, train, test = read(row, source, size)
+def _read(row: DatasetRow, location: Location, size: int | None) -> Dataset:
+    read = folder.read if location.form == "images" else READERS[row.reader].read
+    classes, train, test = read(row, location, size)
     train, test = resized(train, size), resized(test, size)
     mean, std = READERS[row.reader].statistics(train.images)
     return Dataset(row=row, classes=classes, train=train, test=test, mean=mean, std=std)

@@ -94,8 +94,8 @@ def _read_zip(file: BinaryIO, name: Path | str, wanted: Callable[[str], bool], l
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
         for info in infos:
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            file_type = stat.S_IFMT(info.external_attr >> 16)
+            if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _refused(name, info.filename, "it is a link or a device")
             if info.flag_bits & 1:
                 raise _refused(name, info.filename, "it is encrypted")

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from conf.datasets import DatasetRow
-from datasets.base import Source, Split, resized
+from datasets.base import Location, Split, resized
 
 SPLIT_SEED = 0  # the same fifth is the test set in every run, whatever the run's own seed
 
 
-def find(row: DatasetRow, data: Path) -> Source:
+def find(row: DatasetRow, data: Path) -> Location:
     """Always there."""
-    return Source("bundled")
+    return Location("bundled")
 
 
-def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
     """Classes, training and test images (grey, 1 x size x size, by default the row's 16); a stratified fifth is test.
 
     The values 0..16 of the original are scaled to 0..255.

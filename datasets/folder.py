@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 
 from conf.datasets import DatasetRow
-from datasets.base import Source, Split
+from datasets.base import Location, Split
 from datasets.images import EXTENSIONS, common_side, decode_images
 from datasets.places import bases
 
 DEFAULT_SIDE = 64  # pixels, where the images differ in size and none is asked for
 
 
-def find(row: DatasetRow, data: Path) -> Source:
+def find(row: DatasetRow, data: Path) -> Location:
     """The folder that the user named by its path. Raises ValueError where it is missing or not laid out so."""
     folder = Path(row.folder).expanduser()
     if not folder.is_dir():
@@ -30,15 +30,15 @@ def find(row: DatasetRow, data: Path) -> Source:
     test = _test_folder(folder)
     if test is None:
         raise ValueError(f"{folder} has neither a folder test nor val: images are expected in test/CLASS/")
-    return Source("images", (folder / "train", test))
+    return Location("images", (folder / "train", test))
 
 
-def find_under(row: DatasetRow, data: Path) -> Source | None:
+def find_under(row: DatasetRow, data: Path) -> Location | None:
     """The images of a data set of the table, laid out in data/<name or folder>/{train, test or val}/<class>/."""
     for base in bases(row, data)[1:] if row.task == "classification" else ():
         test = _test_folder(base)
         if test is not None and (base / "train").is_dir():
-            return Source("images", (base / "train", test))
+            return Location("images", (base / "train", test))
     return None
 
 
@@ -60,22 +60,22 @@ class Listing:
     side: int
 
 
-def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
     """Classes, training and test images, row.channels x side x side; side and errors are those of list_images.
 
     Raises ValueError for an unreadable image, too.
     """
-    found = list_images(row, source, size)
+    found = list_images(row, location, size)
     return found.classes, _decode(row, found.train, found.side), _decode(row, found.test, found.side)
 
 
-def list_images(row: DatasetRow, source: Source, size: int | None) -> Listing:
+def list_images(row: DatasetRow, location: Location, size: int | None) -> Listing:
     """The images of a folder and the side they are brought to.
 
     side is the row's; where that is 0, it is size, else that of the images where all are squares of one size,
     else 64. Raises ValueError for no classes, an empty class, a test class unknown to train.
     """
-    train_folder, test_folder = source.paths
+    train_folder, test_folder = location.paths
     train = {name: images_in(train_folder / name) for name in class_folders(train_folder)}
     test = {name: images_in(test_folder / name) for name in class_folders(test_folder)}
     _check_classes(train_folder, train, test_folder, test)

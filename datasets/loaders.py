@@ -10,8 +10,8 @@ from conf import Settings
 from datasets.augment import Augmentation, ImageSource
 from datasets.base import Dataset, Split
 from datasets.batches import EvaluationBatches, TrainingBatches
-from datasets.split import held_out, held_out_rows
-from datasets.steering import DriveAugmentation, DriveBatches, DriveSource
+from datasets.driving_batches import DrivingAugmentation, DrivingBatches, DrivingSource
+from datasets.split import held_out, held_out_driving
 from datasets.stream import StreamedImages, StreamSource
 
 NOT_VARIED = Augmentation(crop=0, flip=False, rotation=0.0)
@@ -27,8 +27,8 @@ def make_batches(
     """
     if data.row.reader == "driving":
         train, test = driving_sources(settings, data, device)
-        training_index, validation_index = held_out_rows(len(train), settings.val)
-        make_training = functools.partial(DriveBatches, zero_drop=settings.zero_drop)
+        training_index, validation_index = held_out_driving(len(train), settings.val)
+        make_training = functools.partial(DrivingBatches, zero_drop=settings.zero_drop)
     else:
         train, test = image_sources(settings, data, device)
         training_index, validation_index = held_out(data.train.targets, settings.val)
@@ -58,9 +58,9 @@ def image_sources(
     return source_of(data.train), source_of(data.test)
 
 
-def driving_sources(settings: Settings, data: Dataset, device: torch.device) -> tuple[DriveSource, ImageSource]:
+def driving_sources(settings: Settings, data: Dataset, device: torch.device) -> tuple[DrivingSource, ImageSource]:
     """The training rows of the driving data set, of three frames each, and its test frames."""
-    augmentation = DriveAugmentation(settings.correction, settings.brightness, settings.flip)
-    train = DriveSource(data.train.images, data.train.targets, data.mean, data.std, augmentation, device)
+    augmentation = DrivingAugmentation(settings.correction, settings.brightness, settings.flip)
+    train = DrivingSource(data.train.images, data.train.targets, data.mean, data.std, augmentation, device)
     test = ImageSource(data.test.images, data.test.targets, data.mean, data.std, NOT_VARIED, device)
     return train, test

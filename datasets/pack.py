@@ -26,7 +26,7 @@ from typing import BinaryIO
 import torch
 
 from conf.datasets import DatasetRow
-from datasets.base import Dataset, Source, Split
+from datasets.base import Dataset, Location, Split
 
 MAGIC = b"REUSEPK1"  # the digit counts versions of the format
 START = struct.Struct("<8sQI")
@@ -51,10 +51,10 @@ def file_name(row: DatasetRow, data: Path, folder: Path, size: int | None) -> st
     return f"{label}-{size or row.size or 'auto'}.packed"
 
 
-def make_key(row: DatasetRow, source: Source | None, size: int | None) -> dict:
+def make_key(row: DatasetRow, location: Location | None, size: int | None) -> dict:
     """What a packed file must have been made from; with "source" None where there is nothing to compare with."""
     checksums = [checksum for _, checksum in row.members] + [file.checksum for file in row.files]
-    fingerprint = None if source is None else [source.kind, *(_fingerprint(path) for path in source.paths)]
+    fingerprint = None if location is None else [location.form, *(_fingerprint(path) for path in location.paths)]
     return {
         "reader": row.reader,  # not the name: a folder of images may be named by several paths
         "channels": row.channels,

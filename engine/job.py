@@ -1,4 +1,4 @@
-"""From settings to everything a run needs, with nothing written yet: device, data, network, task."""
+"""A job: what a run needs, made from its settings: device, data set, network and task. It has written nothing yet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ from utils import derived_seed
 
 @dataclass(frozen=True)
 class Job:
-    """A run, ready to start. evaluations: by split, "Val" first where images are held out, then "Test"."""
+    """A run that is ready to start.
+
+    evaluations  by split: "Val" first, where images are held out, then "Test"
+    parameters, macs  the trainable parameters, and the multiply-accumulates for one image
+    """
 
     settings: Settings
     precision: Precision
@@ -47,7 +51,10 @@ class Job:
 
 
 def make_job(settings: Settings, weights: Path | None = None, processes: Processes = ALONE) -> Job:
-    """Raises ValueError for settings that cannot run; writes nothing but the packed data set."""
+    """The job of these settings; it starts from weights, a checkpoint, where that is given.
+
+    Raises ValueError for settings that cannot run. Nothing is written except the packed data set.
+    """
     entry(settings.net)
     row = find_row(settings.dataset)
     reject_unused_settings(settings, row)
@@ -66,7 +73,7 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
     network = make_network(settings, data)
     if start is not None:
-        take_weights(network, start, weights)
+        load_pretrained(network, start, weights)
     size, channels = data.train.images.shape[-1], data.train.images.shape[1]
     macs = mac_count(network, channels, size)
     precision = Precision.choose(settings.amp, device)
@@ -89,11 +96,11 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     )
 
 
-def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict]:
-    """The job of a checkpoint with its weights loaded, and the checkpoint's content.
+def job_from_checkpoint(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict]:
+    """The job of a checkpoint, with its weights loaded, and the checkpoint's content.
 
-    overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, or
-    its data set is missing or has other classes.
+    overrides: settings that replace the checkpoint's and do not change the network.
+    Raises ValueError where the checkpoint holds weights only, or its data set is missing or has other classes.
     """
     content = checkpoint.load_run(weights)
     job = make_job(saved_settings(content["settings"], weights, overrides | UNTRAINED))
@@ -106,6 +113,7 @@ def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict
 
 
 def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
+    """The network of the settings with new weights, for the classes and images of the data set."""
     return models.create(
         settings.net,
         num_classes=len(data.classes),
@@ -130,11 +138,16 @@ def use_kernels(network: nn.Module, settings: Settings, precision: Precision) ->
 
 
 def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """The network on the device, its weights in the channels_last memory format if wanted."""
     return network.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
 
 
-def take_weights(network: nn.Module, content: dict, path: Path) -> None:
-    """Starts network from a checkpoint; a classifier for another number of classes stays new, and that is said."""
+def load_pretrained(network: nn.Module, content: dict, path: Path) -> None:
+    """Loads the weights of a checkpoint as a start for training.
+
+    A classifier for another number of classes keeps its new weights, and a line is printed that says so.
+    Raises ValueError for the weights of another network.
+    """
     state = checkpoint.network_weights(content)
     own = network.state_dict()
     for key in ("head.classifier.weight", "head.classifier.bias"):

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main
 from datasets import driving
-from datasets.split import held_out_rows
+from datasets.split import held_out_driving
 from engine import angles, checkpoint
 from engine.logs import RunLog
 from engine.tasks import Regression
@@ -63,7 +63,7 @@ def true_angles() -> dict[str, numpy.ndarray]:
     """Of each split, worked out from what was written."""
     testing = driving.held_out_stretches(COUNT)
     rest = [angle_of(number) for number in range(COUNT) if not testing[number]]
-    train, validation = (numpy.array(rest)[index.numpy()] for index in held_out_rows(len(rest), 0.2))
+    train, validation = (numpy.array(rest)[index.numpy()] for index in held_out_driving(len(rest), 0.2))
     test = [angle_of(number) for number in range(COUNT) if testing[number]]
     return {"train": train, "val": validation, "test": numpy.array(test), "all training": numpy.array(rest)}
 
