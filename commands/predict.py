@@ -24,7 +24,7 @@ import models
 from conf import Settings
 from conf.datasets import DATASETS
 from conf.resolve import saved_settings
-from datasets.augment import Augmentation, ImageSource
+from datasets.augment import NO_AUGMENTATION, ImageSource
 from datasets.base import Split, resized
 from datasets.driving import FRAME_SIZE, frame_pixels
 from datasets.folder import images_in
@@ -205,9 +205,7 @@ def read_images(files: list[str], table, settings: Settings, content: dict) -> I
 def normalised(pixels: Tensor, content: dict, device: torch.device) -> Tensor:
     """The images, uint8 N x C x S x S, normalised on the device as the test images were: float32, N x C x S x S."""
     count = len(pixels)
-    source = ImageSource(
-        pixels, torch.zeros(count), content["mean"], content["std"], Augmentation(0, False, 0.0), device
-    )
+    source = ImageSource(pixels, torch.zeros(count), content["mean"], content["std"], NO_AUGMENTATION, device)
     return source.plain(torch.arange(count))[0]
 
 

@@ -1,6 +1,7 @@
-"""From a row of conf/datasets.py and a folder to uint8 tensors in memory, or images that stream: load().
+"""Loads a data set, given its row in conf/datasets.py: uint8 tensors in memory, or images that stream from disk.
 
-A new format on disk is a module with find (where is it?) and read (what is in it?), and a line in READERS.
+A new format on disk needs a module with two functions, find (where is it?) and read (what is in it?), and a line in
+READERS. Where its batches are made in another way than those of images with classes: datasets/loaders.py.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ NEVER = Streaming()
 
 @dataclass(frozen=True)
 class Reader:
-    """find(row, data) says where a data set lies, or None; read(row, location, size) returns classes, train, test.
+    """How a format is read.
 
-    statistics gives the mean and std that images are normalised with.
+    find(row, data)            returns where the data set lies, or None
+    read(row, location, size)  returns its classes and its training and test split
+    statistics(images)         returns the mean and std that images are normalised with
     """
 
     find: Callable[[DatasetRow, Path], Location | None]
@@ -50,13 +53,13 @@ READERS: dict[str, Reader] = {
 def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Streaming = NEVER) -> Dataset:
     """The data set of a row: uint8 images, int64 targets, and mean and std of the training images.
 
-    data  the folder that holds data sets; downloads and packed data go there too (to the user's cache folder
-          where it is read-only)
-    size  side in pixels that images are resized to; None: the row's own
-    streaming  when a folder of images streams (datasets/stream.py has the rule); as given here, never
+    data       the folder that holds data sets; downloads and packed data go there too (to the user's cache folder
+               where it is read-only)
+    size       the side in pixels that images are resized to; None: the row's own
+    streaming  when a folder of images streams (datasets/stream.py has the rule); by default never
 
-    Taken from the packed cache where one was made from what is found, else from the official archive or its
-    unpacked folder, else from a folder of images, else from a download. Raises ValueError in one line where the
+    It is taken from the packed cache, where that was made from the files that are found, else from the official archive
+    or its unpacked folder, else from a folder of images, else from a download. Raises ValueError in one line where the
     data set is missing, damaged or laid out wrongly.
     """
     if size is not None and not 1 <= size <= LARGEST_SIDE:
@@ -150,5 +153,5 @@ def _save_packed(row: DatasetRow, data: Path, store: Path, key: dict, size: int 
     path = store / "packed" / pack.file_name(row, data, store, size)
     try:
         pack.save(path, key, dataset)
-    except OSError as error:  # a full disk costs the next run its quick start, not this one its data
+    except OSError as error:  # a full disk: this run has its data, and the next one reads it anew
         print(f"{path} could not be written ({error.strerror or error}): going on without it", file=sys.stderr)

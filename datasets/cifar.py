@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as published: a tar.gz of pickles, or the folder it unpacks to.
+"""Reads CIFAR-10 and CIFAR-100 as published: a tar.gz of pickles, or the folder to which it unpacks.
 
-A pickle runs code when it is read, so nothing is unpickled before its checksum is found to be the one in the data
-set's row: for the archive that of the whole file, for the unpacked folder that of each pickle.
+A pickle runs code when it is read. Nothing is unpickled before its checksum has been compared with the data set's row:
+that of the whole file for the archive, that of each pickle for the unpacked folder.
 https://www.cs.toronto.edu/~kriz/cifar.html. CIFAR-100 has its 100 fine classes here, not the 20 coarse ones.
 """
 

@@ -20,11 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.augment import Augmentation, ImageSource
+from datasets.augment import NO_AUGMENTATION, ImageSource
 from datasets.batches import TrainingBatches
 from datasets.driving import CAMERAS
-
-NO_CROP = Augmentation(crop=0, flip=False, rotation=0.0)
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,8 @@ class DrivingSource(ImageSource):
         device: torch.device,
     ) -> None:
         assert len(images) % CAMERAS == 0 and images.shape[1] == 3, tuple(images.shape)
-        super().__init__(images, targets, mean, std, NO_CROP, device)
-        self.varied = augmentation
+        super().__init__(images, targets, mean, std, NO_AUGMENTATION, device)
+        self.row_augmentation = augmentation
         self.angles = targets[::CAMERAS]  # of the rows, on the CPU
 
     def __len__(self) -> int:
@@ -114,14 +112,14 @@ class DrivingSource(ImageSource):
 
         count, rows: as ImageSource.augmented takes them.
         """
-        draws = draw(count or len(index), self.varied, generator)
+        draws = draw(count or len(index), self.row_augmentation, generator)
         return self.apply(index, draws if rows is None else draws.of(rows))
 
     def apply(self, index: Tensor, draws: DrivingDraws) -> tuple[Tensor, Tensor]:
         """A frame of each of the rows (int64), chosen and augmented by the draws, and the angles that fit them."""
         images, angles = super().plain(index * CAMERAS + draws.camera)
         camera, flip, brightness = (self._to_device(each) for each in (draws.camera, draws.flip, draws.brightness))
-        angles = corrected(angles, camera, self.varied.correction)
+        angles = corrected(angles, camera, self.row_augmentation.correction)
         mean, std = (each[: self.channels].view(1, -1, 1, 1) for each in (self.mean, self.std))
         # (f (x std + mean) - mean) / std, in place: a batch is large
         factor = brightness.view(-1, 1, 1, 1)

@@ -7,14 +7,12 @@ import functools
 import torch
 
 from conf import Settings
-from datasets.augment import Augmentation, ImageSource
+from datasets.augment import NO_AUGMENTATION, Augmentation, ImageSource
 from datasets.base import Dataset, Split
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.driving_batches import DrivingAugmentation, DrivingBatches, DrivingSource
 from datasets.split import held_out, held_out_driving
 from datasets.stream import StreamedImages, StreamSource
-
-NOT_VARIED = Augmentation(crop=0, flip=False, rotation=0.0)
 
 
 def make_batches(
@@ -62,5 +60,5 @@ def driving_sources(settings: Settings, data: Dataset, device: torch.device) -> 
     """The training rows of the driving data set, of three frames each, and its test frames."""
     augmentation = DrivingAugmentation(settings.correction, settings.brightness, settings.flip)
     train = DrivingSource(data.train.images, data.train.targets, data.mean, data.std, augmentation, device)
-    test = ImageSource(data.test.images, data.test.targets, data.mean, data.std, NOT_VARIED, device)
+    test = ImageSource(data.test.images, data.test.targets, data.mean, data.std, NO_AUGMENTATION, device)
     return train, test

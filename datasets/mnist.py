@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: four IDX files, gzipped or not, where torchvision or the user put them.
+"""Reads MNIST and Fashion-MNIST: four IDX files, gzipped or not, where torchvision or the user put them.
 
 The format is given at http://yann.lecun.com/exdb/mnist/: two zero bytes, the type (8: unsigned byte), the number
 of dimensions, each dimension as a big-endian 32-bit integer, then the values.

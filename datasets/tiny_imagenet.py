@@ -1,4 +1,4 @@
-"""Tiny-ImageNet as published: a zip file or the folder it unpacks to.
+"""Reads Tiny-ImageNet as published: a zip file, or the folder to which it unpacks.
 
 wnids.txt lists the classes in order, words.txt their names; training images are train/<wnid>/images/*.JPEG.
 The published test images have no labels, so the validation images are the test split here: they lie in one flat
@@ -24,7 +24,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 @dataclass(frozen=True)
 class _Files:
-    """The data set's files wherever they lie: names relative to its folder, and a function that reads one."""
+    """The data set's files, in an archive or a folder: names relative to its folder, and a function that reads one."""
 
     label: str
     names: frozenset[str]
