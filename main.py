@@ -1,13 +1,16 @@
-"""The command line, and nothing else: settings in, one run out. See -h, and README.md for examples."""
+"""The command line: it reads the options and calls one of commands/. See -h, and README.md for examples."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf import FIELDS, is_list, kind, option
+from conf import FIELDS, is_list, option, replaceable, value_type
+from conf.knobs import MISSING, RECIPE_GROUPS
 from utils import OneLineParser
 
 GROUPS = {
@@ -17,24 +20,18 @@ GROUPS = {
     "training": "training: the recipe's knobs",
     "augmentation": "augmentation: the recipe's knobs",
 }
-# What may be changed when a run goes on, is tested or exported: it does not change what was trained.
-FREE = (
-    *("data", "gpu", "procs", "amp", "channels_last", "deterministic", "workers"),
-    *("save_every", "keep", "log_every"),
-)
-# What runs instead of a training run, and what else may be given with it.
-ALSO_FREE = {
-    "resume": ("out", "compile"),
+# The commands that run instead of a new training run, each with the settings that are its own arguments.
+COMMANDS = {
+    "resume": ("out",),
     "test": ("weights", "dataset"),
     "export": ("weights", "dataset"),
     "predict": ("weights",),
     "compare": ("out",),
 }
-COMMANDS = tuple(ALSO_FREE)
 
 
-def truth(word: str) -> bool:
-    """The old command lines' True and False, and mean what they say."""
+def parse_bool(word: str) -> bool:
+    """True or False as the original's command lines spell them, among others; both mean what they say."""
     if word.lower() in ("true", "1", "yes", "on"):
         return True
     if word.lower() in ("false", "0", "no", "off"):
@@ -42,8 +39,8 @@ def truth(word: str) -> bool:
     raise argparse.ArgumentTypeError(f"{word}: must be true or false")
 
 
-def spellings(*words: str) -> list[str]:
-    """Every option with one dash, as the originals have it, and with two."""
+def option_strings(*words: str) -> list[str]:
+    """Every option is accepted with one dash, as the original has it, and with two."""
     return [dashes + word for word in dict.fromkeys(words) for dashes in ("-", "--")]
 
 
@@ -54,115 +51,111 @@ def make_parser() -> OneLineParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    command = parser.add_argument_group("instead of training from the start")
-    command.add_argument(*spellings("test"), action="store_true", help="evaluate -weights on the test set")
-    command.add_argument(
-        *spellings("export"), choices=("onnx",), help="write -weights, folded, as an ONNX file beside them"
-    )
-    command.add_argument(
-        *spellings("predict"), nargs="+", metavar="IMAGE", help="what -weights see in images, folders or animations"
-    )
-    command.add_argument(
-        *spellings("compare"), action="store_true", help="every finished run under -out as a table and a plot"
-    )
-    command.add_argument(*spellings("resume"), metavar="DIR", help="go on with the run in checkpoints/..., or 'last'")
-    command.add_argument(*spellings("dry"), action="store_true", help="print the effective settings and stop")
+    add_commands(parser.add_argument_group("instead of training from the start"))
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     for name, field in FIELDS.items():
-        add_option(groups[field.metadata["group"]], name, field)
+        add_setting(groups[field.metadata["group"]], name, field)
     return parser
 
 
-def add_option(group, name: str, field: dataclasses.Field) -> None:
-    words = [option(name)[1:], name.replace("_", "-")]
-    default = "the recipe's" if field.default is dataclasses.MISSING else field.default
+def add_commands(group) -> None:
+    """Adds the options of COMMANDS, and -dry, to an argparse group."""
+
+    def add(name: str, help: str, **options: object) -> None:
+        group.add_argument(*option_strings(name), help=help, **options)
+
+    add("test", "evaluate -weights on the test set", action="store_true")
+    add("export", "write -weights, folded, as an ONNX file beside them", choices=("onnx",))
+    add("predict", "what -weights see in images, folders or animations", nargs="+", metavar="IMAGE")
+    add("compare", "every finished run under -out as a table and a plot", action="store_true")
+    add("resume", "go on with the run in checkpoints/..., or 'last'", metavar="DIR")
+    add("dry", "print the effective settings and stop", action="store_true")
+
+
+def add_setting(group, name: str, field: dataclasses.Field) -> None:
+    """Adds the option of one knob to an argparse group."""
+    default = "the recipe's" if field.default is MISSING else field.default
     text = field.metadata["help"].replace("%", "%%")
-    if field.metadata["group"] in ("training", "augmentation"):
+    if field.metadata["group"] in RECIPE_GROUPS:
         text += " (default: the recipe's)"
     elif "(" not in text and default not in ("", None, "the recipe's"):
         text += f" (default: {default})"
-    if kind(name) is bool:
-        group.add_argument(
-            *spellings(*words), dest=name, nargs="?", const=True, type=truth, metavar="true|false", help=text
-        )
+    wanted = value_type(name)
+    if wanted is bool:
+        options = dict(nargs="?", const=True, type=parse_bool, metavar="true|false")
     else:
-        shape = dict(nargs="+") if is_list(name) else {}
-        metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[kind(name)]
-        group.add_argument(*spellings(*words), dest=name, type=kind(name), metavar=metavar, help=text, **shape)
+        metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[wanted]
+        options = dict(type=wanted, metavar=metavar) | (dict(nargs="+") if is_list(name) else {})
+    words = option_strings(option(name)[1:], name.replace("_", "-"))
+    group.add_argument(*words, dest=name, help=text, **options)
 
 
-def run(words: list[str]) -> int:
-    """What the words ask for; returns the exit status. Raises ValueError for the user's mistakes."""
-    given = vars(make_parser().parse_args(words))
-    commands = {name: given.pop(name) for name in ("dry", *COMMANDS) if name in given}
-    check_commands(commands, given)
+def run(argv: list[str]) -> int:
+    """Does what the command line asks for; returns the exit status. Raises ValueError for the user's mistakes."""
+    given = vars(make_parser().parse_args(argv))
+    asked = {name: given.pop(name) for name in ("dry", *COMMANDS) if name in given}
+    check_commands(asked, given)
 
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
 
-    if "export" in commands:
-        from engine import export
+    if "export" in asked:
+        from commands import export
 
         export.export(Path(given.pop("weights")), given)
-    elif "predict" in commands:
-        from engine import predict
+    elif "predict" in asked:
+        from commands import predict
 
-        predict.predict(commands["predict"], Path(given.pop("weights")), given)
-    elif "compare" in commands:
-        from engine import compare
+        predict.predict(asked["predict"], Path(given.pop("weights")), given)
+    elif "compare" in asked:
+        from commands import compare
 
         compare.compare(Path(given.get("out", ".")))
-    elif "test" in commands:
-        from engine.commands import test
+    elif "test" in asked:
+        from commands import evaluate
 
-        test(Path(given.pop("weights")), given)
-    elif "resume" in commands:
-        return resume(commands["resume"], given, words)
+        evaluate.evaluate(Path(given.pop("weights")), given)
+    elif "resume" in asked:
+        from commands import train
+
+        folder, out = asked["resume"], Path(given.pop("out", "."))
+        resume = functools.partial(train.resume, folder, out, given)
+        return in_processes(argv, given.get("procs", 0), given.get("gpu"), resume)
     else:
         settings = resolve(given)
-        if "dry" not in commands:
-            return train(settings, words)
+        if "dry" not in asked:
+            from commands import train
+
+            return in_processes(argv, settings.procs, settings.gpu, functools.partial(train.train, settings))
         for name, value in dataclasses.asdict(settings).items():
             print(f"{name}: {value}")
     return 0
 
 
-def train(settings, words: list[str]) -> int:
-    """In this process, or in as many as the settings and the visible devices want."""
-    from engine import commands, distributed
+def in_processes(argv: list[str], procs: int, gpu: bool | None, work: Callable[[], object]) -> int:
+    """Calls work(), or where several processes are wanted starts main.py in each of them; returns the exit status."""
+    from engine import distributed
 
-    count = distributed.wanted_processes(settings.procs, settings.gpu)
+    count = distributed.wanted_processes(procs, gpu)
     if count > 1 and not distributed.is_launched():
-        return distributed.launch(count, words)
-    commands.train(settings)
+        return distributed.launch(count, argv)
+    work()
     return 0
 
 
-def resume(folder: str, given: dict[str, object], words: list[str]) -> int:
-    from engine import commands, distributed
-    from engine.folders import newest_run
-
-    out = Path(given.pop("out", "."))
-    count = distributed.wanted_processes(given.get("procs", 0), given.get("gpu"))
-    if count > 1 and not distributed.is_launched():
-        return distributed.launch(count, words)
-    commands.resume(newest_run(out) if folder == "last" else Path(folder), given)
-    return 0
-
-
-def check_commands(commands: dict[str, object], given: dict[str, object]) -> None:
-    """Options that contradict each other, or that a command cannot do without."""
-    asked = [name for name in (*COMMANDS, "dry") if name in commands]
-    if len(asked) > 1:
-        raise ValueError(f"-{asked[0]}: contradicts -{asked[1]}; give one, then the other")
+def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
+    """Raises ValueError for options that contradict each other, or that a command cannot do without."""
+    names = [name for name in (*COMMANDS, "dry") if name in asked]
+    if len(names) > 1:
+        raise ValueError(f"-{names[0]}: contradicts -{names[1]}; give one, then the other")
     for name in ("resume", "compare"):
-        if name in commands and "weights" in given:
+        if name in asked and "weights" in given:
             raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
     for name in ("test", "export", "predict"):
-        if name in commands and "weights" not in given:
+        if name in asked and "weights" not in given:
             raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")
-    command = next((name for name in COMMANDS if name in commands), None)
+    command = next((name for name in COMMANDS if name in asked), None)
     if command is not None:
-        allowed = (*FREE, *ALSO_FREE[command])
+        allowed = (*COMMANDS[command], *replaceable(training=command == "resume"))
         for name in given:
             if name not in allowed:
                 raise ValueError(
@@ -172,9 +165,10 @@ def check_commands(commands: dict[str, object], given: dict[str, object]) -> Non
         raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line argv, by default this program's own; returns the exit status."""
     try:
-        return run(sys.argv[1:])
+        return run(sys.argv[1:] if argv is None else list(argv))
     except ValueError as error:
         print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import models
 from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
-from engine.export import check_packages, onnx_runner, to_onnx
+from commands.export import check_packages, onnx_runner, to_onnx
 from models.fold import Sizes, fold
 from models.literal import from_literal
 

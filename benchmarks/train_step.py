@@ -42,7 +42,7 @@ from engine.logs import RunLog
 from engine.loop import evaluate, train_epoch
 from engine.schedule import make_schedule
 from engine.state import TrainState
-from main import truth
+from main import parse_bool
 from models.fast_path import use_kernels
 
 PARTS = ("input", "forward", "backward", "optimizer", "logging")
@@ -245,7 +245,7 @@ def make_settings(options: argparse.Namespace) -> Settings:
 def main() -> int:
     parser = make_parser(__doc__, rounds=5)
     parser.add_argument("-net", default="cheapV3", help="network", metavar="NET")
-    parser.add_argument("-gpu", type=truth, default=None, help="true demands CUDA, false keeps to the CPU")
+    parser.add_argument("-gpu", type=parse_bool, default=None, help="true demands CUDA, false keeps to the CPU")
     parser.add_argument("-batch", type=positive, default=None, help="images a step; None: the recipe's")
     parser.add_argument("-steps", type=positive, default=20, help="steps of one measurement")
     parser.add_argument("-log-every", type=positive, default=50, help="steps between readings of the loss")

@@ -1,57 +1,51 @@
-"""What a run is made of: every knob once, with its unit, its bounds and its place on the command line.
+"""The settings of a run: each knob once, with its unit, its bounds, its place on the command line and what it changes.
 
-A run's settings are the defaults below, then a recipe (conf/recipes/*.yaml), then the command line.
-Nothing here imports torch.
+A run takes the defaults below, then the values of a recipe (conf/recipes/*.yaml), then those of the command line.
+Nothing in conf/ imports torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
-from dataclasses import dataclass, field
-from types import UnionType
+from dataclasses import dataclass
 
-
-def knob(help: str, *, default=dataclasses.MISSING, group: str, short: str = "", low=None, high=None, choices=()):
-    """A field of Settings.
-
-    help     one line for -h, with the unit
-    group    where -h lists it; the groups in RECIPE_GROUPS may stand in a recipe
-    short    the original's short option, where it had one
-    low      smallest value allowed; high the largest
-    """
-    metadata = dict(help=help, group=group, short=short, low=low, high=high, choices=choices)
-    return field(default=default, metadata=metadata)
-
-
-RECIPE_GROUPS = ("training", "augmentation")
+from conf import knobs
+from conf.knobs import MISSING, knob
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The effective settings of one run. Raises ValueError, by name, for a value that is not allowed."""
+    """The effective settings of one run. Raises ValueError that names the knob for a value that is not allowed."""
 
-    net: str = knob("network, a name from models/ (required)", group="run")
+    net: str = knob("network, a name from models/ (required)", group="run", changes="result")
     dataset: str = knob(
         "data set: cifar10, cifar100, tiny-imagenet, mnist, fashion-mnist, digits, driving, or a folder of images",
         default="cifar100",
         group="run",
+        changes="result",
     )
-    data: str = knob("folder of the data sets", default="data", group="run")
-    recipe: str = knob("recipe: a name from conf/recipes/ or a YAML file", group="run")
+    data: str = knob("folder of the data sets", default="data", group="run", changes="machine")
+    recipe: str = knob("recipe: a name from conf/recipes/ or a YAML file", group="run", changes="result")
     weights: str = knob(
         "a checkpoint to start from, or with -test, -export and -predict the one that they are about",
         default="",
         group="run",
+        changes="result",
     )
-    name: str = knob("name of the run's folders, instead of the time", default="", group="run")
-    out: str = knob("folder in which runs/ and checkpoints/ lie", default=".", group="run")
-    seed: int = knob("seed of weights, order and augmentation", default=1, group="run", low=0, high=2**31 - 1)
+    name: str = knob(
+        "name of the run's folders, instead of the time", default="", group="run", changes="output", kept=True
+    )
+    out: str = knob("folder in which runs/ and checkpoints/ lie", default=".", group="run", changes="output", kept=True)
+    seed: int = knob(
+        "seed of weights, order and augmentation", default=1, group="run", changes="result", low=0, high=2**31 - 1
+    )
     val: float = knob(
         "share of the training images held out to choose the best epoch (0: the test set chooses)",
         default=0.0,
         group="run",
+        changes="result",
+        untrained=0.0,
         low=0.0,
         high=0.9,
     )
@@ -59,10 +53,13 @@ class Settings:
         "minutes between saves within an epoch (0: at every reading of the loss; default: 10)",
         default=10.0,
         group="run",
+        changes="output",
         low=0.0,
     )
-    keep: int = knob("checkpoints of every tenth epoch kept, the newest (0: all)", default=0, group="run", low=0)
-    log_every: int = knob("steps between readings of the loss", default=50, group="run", low=1)
+    keep: int = knob(
+        "checkpoints of every tenth epoch kept, the newest (0: all)", default=0, group="run", changes="output", low=0
+    )
+    log_every: int = knob("steps between readings of the loss", default=50, group="run", changes="output", low=1)
 
     width: float = knob("width multiplier", default=1.0, group="network", low=0.01, high=16.0)
     size: int = knob(
@@ -79,7 +76,13 @@ class Settings:
         low=0,
         high=1024,
     )
-    sync_bn: bool = knob("batch norm over all processes' images; CUDA only", default=False, group="machine")
+    sync_bn: bool = knob(
+        "batch norm over all processes' images; CUDA only",
+        default=False,
+        group="machine",
+        changes="result",
+        untrained=False,
+    )
     amp: str = knob(
         "mixed precision; auto: bf16 or fp16 on CUDA, off elsewhere",
         default="auto",
@@ -99,20 +102,26 @@ class Settings:
         "(default: 2)",
         default=2.0,
         group="machine",
+        kept=True,
         low=0.0,
     )
     channels_last: bool = knob("channels_last memory format", default=True, group="machine")
-    compile: bool = knob("torch.compile for training and its evaluations", default=False, group="machine")
+    compile: bool = knob(
+        "torch.compile for training and its evaluations", default=False, group="machine", untrained=False
+    )
     kernels: bool | None = knob(
         "cheapV2's and cheapV3's widened blocks trained by models/ops/kernels.c, on a CPU; true demands it "
         "(default: where a C compiler is found)",
         default=None,
         group="machine",
+        kept=True,
+        untrained=False,
     )
     fused: bool = knob(
         "the optimizer's step in one kernel; false: torch's choice, one per operation (CUDA) or per parameter",
         default=True,
         group="machine",
+        kept=True,
     )
     deterministic: bool = knob("torch's deterministic algorithms only, on every device", default=False, group="machine")
 
@@ -203,67 +212,44 @@ class Settings:
                 "-nesterov: goes with -optimizer sgd and a -momentum above 0; leave it out or change those"
             )
         if list(self.milestones) != sorted(self.milestones):
-            raise ValueError(f"-milestones {_show(self.milestones)}: must rise")
+            raise ValueError(f"-milestones {knobs.show(self.milestones)}: must rise")
         if self.warm > self.epochs:
             raise ValueError(f"-warm {self.warm:g}: longer than the whole run of {self.epochs} epochs; lower it")
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 _TYPES = typing.get_type_hints(Settings)
+# What replaces the settings that weights were trained with where they are only used, by name.
+UNTRAINED = {name: f.metadata["untrained"] for name, f in FIELDS.items() if f.metadata["untrained"] is not MISSING}
+
+
+def replaceable(training: bool) -> list[str]:
+    """The knobs that a command line may give anew for a run's checkpoint: what was trained does not depend on them.
+
+    training: True where the run goes on, False where its weights are only used.
+    """
+    return [
+        name
+        for name, f in FIELDS.items()
+        if f.metadata["changes"] != "result" and not f.metadata["kept"] and (training or name not in UNTRAINED)
+    ]
 
 
 def option(name: str) -> str:
     """The command line's word for a field: batch_size -> -b, weight_decay -> -weight-decay."""
-    return "-" + (FIELDS[name].metadata["short"] or name.replace("_", "-"))
+    return knobs.option(FIELDS[name])
 
 
-def kind(name: str) -> type:
+def value_type(name: str) -> type:
     """The type of one value of a field: float for tuple[float, ...] and for float | None."""
-    annotation = _TYPES[name]
-    if isinstance(annotation, UnionType) or typing.get_origin(annotation) is tuple:
-        return typing.get_args(annotation)[0]
-    return annotation
+    return knobs.value_type(_TYPES[name])
 
 
 def is_list(name: str) -> bool:
-    return typing.get_origin(_TYPES[name]) is tuple
-
-
-def _show(value: object) -> str:
-    """A value as a message has it, cut where it is long."""
-    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Whether a field holds several values."""
+    return knobs.is_list(_TYPES[name])
 
 
 def convert(name: str, value: object) -> object:
-    """value as the field's type, checked against its bounds. Raises ValueError that names field and bounds."""
-    if value is None and isinstance(_TYPES[name], UnionType):
-        return None
-    if not is_list(name):
-        return _convert_one(name, value)
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{option(name)} {_show(value)}: must be a list of numbers, for example [60, 120]")
-    return tuple(_convert_one(name, item) for item in value)
-
-
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-
-
-def _convert_one(name: str, value: object) -> object:
-    wanted, limits = kind(name), FIELDS[name].metadata
-    if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 5e-4 as a string
-            value = float(value)
-        except ValueError:
-            pass
-    if type(value) is not wanted:
-        raise ValueError(f"{option(name)} {_show(value)}: must be {_WORDS[wanted]}")
-    if wanted is float and not math.isfinite(value):
-        raise ValueError(f"{option(name)} {_show(value)}: must be a finite number")
-    if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"{option(name)} {_show(value)}: must be one of {', '.join(limits['choices'])}")
-    if limits["low"] is not None and value < limits["low"]:
-        raise ValueError(f"{option(name)} {_show(value)}: must be at least {limits['low']}")
-    if limits["high"] is not None and value > limits["high"]:
-        raise ValueError(f"{option(name)} {_show(value)}: must be at most {limits['high']}")
-    return value
+    """value as the field's type, checked against its bounds. Raises ValueError that names option and bounds."""
+    return knobs.convert(FIELDS[name], _TYPES[name], value)

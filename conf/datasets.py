@@ -1,7 +1,7 @@
-"""The data sets by name: one row each, and the official files they come as.
+"""The data sets by name, a row each: all that can be said of one without reading it, its official files included.
 
-A data set that is not in this table is a folder of images, named by its path.
-Mean and standard deviation are not listed: they are computed from the training images once and cached.
+A data set that is not in this table is the user's own, and is named by its path (find_row).
+Mean and standard deviation are not listed: they are computed once from the training images, and cached.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from utils import nearest
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A file as its publisher offers it. checksum is "md5:..." or "sha256:..." of the whole file."""
+    """A file as its publisher offers it. checksum: "md5:..." or "sha256:..." of the whole file."""
 
     name: str
     url: str
@@ -24,19 +24,21 @@ class OfficialFile:
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """What the project knows of a data set before it has seen a byte of it.
+    """What the project knows of a data set before it has read a byte of it.
 
-    name      the word after -dataset
-    task      "classification" or "regression": decides loss, metrics and pictures (engine/tasks.py)
-    reader    the module of datasets/ that reads it
-    channels  of an image: 1 grey, 3 RGB
-    size      side of an image in pixels, height and width alike; 0: that of the images on disk
-    recipe    the recipe (conf/recipes/) taken unless -recipe or the network says otherwise
-    folder    its folder under -data
-    files     the official files; empty where the data comes with a package or is the user's own
-    degrees   that a target of 1 stands for, in a regression
-    layout    what the user has to put into the folder, where there are no official files
-    members   for archives that hold pickles: (path in the archive, checksum) of every file that may be read
+    name       the word after -dataset
+    task       "classification" or "regression": decides loss, metrics and pictures (engine/tasks.py)
+    reader     the module of datasets/ that reads it
+    channels   the channels of an image: 1 grey, 3 RGB
+    size       the side of its square images in pixels; 0: that of the images on disk
+    recipe     the recipe (conf/recipes/) that is taken unless -recipe or the network says otherwise
+    folder     its folder under -data
+    files      the official files; empty where the data comes with a package or is the user's own
+    downloads  the folder under -data into which the official files are downloaded, or the user puts the data
+    unused_settings  the knobs that change nothing for this data set; another value than their default is refused
+    degrees    the angle in degrees that a target of 1 stands for (regression)
+    layout     what the user has to put into the folder, where there are no official files
+    members    the path in the archive and the checksum of every file that may be read, for archives that hold pickles
     """
 
     name: str
@@ -47,6 +49,8 @@ class DatasetRow:
     recipe: str
     folder: str
     files: tuple[OfficialFile, ...] = ()
+    downloads: str = ""
+    unused_settings: tuple[str, ...] = ("correction", "brightness", "zero_drop")
     degrees: float = 1.0
     layout: str = ""
     members: tuple[tuple[str, str], ...] = ()
@@ -135,6 +139,7 @@ DATASETS: dict[str, DatasetRow] = {
             size=28,
             recipe="mnist",
             folder="MNIST",
+            downloads="MNIST/raw",
             files=_mnist_files(
                 "https://ossci-datasets.s3.amazonaws.com/mnist/",
                 (
@@ -153,6 +158,7 @@ DATASETS: dict[str, DatasetRow] = {
             size=28,
             recipe="mnist",
             folder="FashionMNIST",
+            downloads="FashionMNIST/raw",
             files=_mnist_files(
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
                 (
@@ -180,6 +186,8 @@ DATASETS: dict[str, DatasetRow] = {
             size=128,
             recipe="driving",
             folder="driving",
+            downloads="driving",
+            unused_settings=("crop", "rotation"),
             degrees=25.0,
             layout="a drive of the Udacity simulator, driving_log.csv and IMG/,",
         ),
@@ -188,10 +196,9 @@ DATASETS: dict[str, DatasetRow] = {
 
 
 def find_row(name: str) -> DatasetRow:
-    """The row of a data set by its name, or of a folder of images or a recorded drive by its path.
+    """The row of a data set by its name, or by the path of a folder: of images, or of a recording as driving has it.
 
-    A folder's image size is read off its images (size 0).
-    Raises ValueError where name is neither.
+    The images of a folder decide their size themselves (size 0). Raises ValueError for any other name.
     """
     if name in DATASETS:
         return DATASETS[name]

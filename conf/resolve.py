@@ -1,4 +1,4 @@
-"""From a recipe's name and the command line to Settings."""
+"""Makes Settings: from a recipe and the command line, or from what a checkpoint has saved."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from pathlib import Path
 
 import yaml
 
-from conf import FIELDS, RECIPE_GROUPS, Settings, convert, option
-from conf.datasets import find_row
+from conf import FIELDS, Settings, convert, option
+from conf.datasets import DatasetRow, find_row
+from conf.knobs import MISSING, RECIPE_GROUPS
 from utils import nearest
 
 FOLDER = Path(__file__).parent / "recipes"
 KEYS = [name for name, f in FIELDS.items() if f.metadata["group"] in RECIPE_GROUPS]
 
-# Networks that want another recipe than their data set's row: (network, data set) -> recipe.
+# Networks that take another recipe than the data set's row has: (network, data set) -> recipe.
 # The digit networks keep the recipes they were published with.
 NETWORK_RECIPES: dict[tuple[str, str], str] = {
     (net, dataset): recipe
@@ -27,7 +28,7 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> dict[str, object]:
-    """The knobs of a recipe by its name or path. Raises ValueError for one that is missing or not sound."""
+    """The knobs of a recipe by its name or path. Raises ValueError where it is missing or cannot be used."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         near = nearest(name, recipe_names())
@@ -49,15 +50,25 @@ def read_recipe(name: str) -> dict[str, object]:
 
 
 def settings(given: dict[str, object]) -> Settings:
-    """Defaults, then the recipe, then what was given on the command line.
+    """The effective settings of a command line: with_recipe() of the recipe that it names, or of its data set's.
+
+    Raises ValueError for a knob that is unknown, missing, out of bounds, or of no use to the data set.
+    """
+    dataset = str(given.get("dataset", "cifar100"))
+    row = find_row(dataset)
+    name = str(given.get("recipe") or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe))
+    chosen = with_recipe(name, given)
+    reject_unused_settings(chosen, row)
+    return chosen
+
+
+def with_recipe(name: str, given: dict[str, object]) -> Settings:
+    """The defaults, then the recipe of that name or path, then what is given.
 
     With epochs given, the recipe's warm-up and milestones keep their share of the whole; a warm-up that is given is
     taken as it is.
     Raises ValueError for a knob that is unknown, missing or out of bounds.
     """
-    dataset = str(given.get("dataset", "cifar100"))
-    row = find_row(dataset)
-    name = str(given.get("recipe") or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe))
     recipe = read_recipe(name)
     share = 1.0
     if "epochs" in given and "epochs" in recipe:
@@ -67,7 +78,7 @@ def settings(given: dict[str, object]) -> Settings:
     if "warm" in given or share >= 1:
         recipe["least_warm_steps"] = 0  # the floor is for a warm-up that -epochs has shortened
     values = {**recipe, **given, "recipe": name}
-    missing = [key for key in KEYS if FIELDS[key].default is FIELDS["epochs"].default and key not in values]
+    missing = [key for key in KEYS if FIELDS[key].default is MISSING and key not in values]
     if missing:
         raise ValueError(
             f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}"
@@ -75,8 +86,20 @@ def settings(given: dict[str, object]) -> Settings:
     return Settings(**values)
 
 
+def reject_unused_settings(settings: Settings, row: DatasetRow) -> None:
+    """Raises ValueError for a knob that has no use in the data set of row, unless it has its default."""
+    for name in row.unused_settings:
+        value, default = getattr(settings, name), FIELDS[name].default
+        if value != default:
+            given = f"{option(name)} {value:g}"
+            raise ValueError(f"{given}: not for -dataset {settings.dataset}; give {option(name)} {default:g}")
+    if row.task == "regression" and settings.label_smoothing:
+        given = option("label_smoothing")
+        raise ValueError(f"{given} {settings.label_smoothing:g}: {settings.dataset} has no labels; give {given} 0")
+
+
 def saved_settings(values: dict[str, object], path: Path, overrides: dict[str, object]) -> Settings:
-    """The settings that a checkpoint holds. Knobs that are newer than it have their defaults.
+    """The settings saved in the checkpoint at path, replaced by overrides; knobs newer than it have their defaults.
 
     Raises ValueError for knobs that are unknown, missing or out of bounds.
     """

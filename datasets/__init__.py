@@ -1,6 +1,7 @@
-"""From a row of conf/datasets.py and a folder to uint8 tensors in memory, or images that stream: load().
+"""Loads a data set, given its row in conf/datasets.py: uint8 tensors in memory, or images that stream from disk.
 
-A new format on disk is a module with find (where is it?) and read (what is in it?), and a line in READERS.
+A new format on disk needs a module with two functions, find (where is it?) and read (what is in it?), and a line in
+READERS. Where its batches are made in another way than those of images with classes: datasets/loaders.py.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 
 from conf.datasets import DatasetRow
 from datasets import cifar, digits, driving, folder, mnist, pack, statistics, tiny_imagenet
-from datasets.base import Dataset, Source, Split, channel_statistics, resized
+from datasets.base import Dataset, Location, Split, channel_statistics, resized
 from datasets.download import download
 from datasets.places import storage
 from datasets.stream import StreamedImages, Streaming
@@ -27,38 +28,38 @@ NEVER = Streaming()
 
 @dataclass(frozen=True)
 class Reader:
-    """find(row, data) says where a data set lies, or None; read(row, source, size) returns classes, train, test.
+    """How a format is read.
 
-    downloads is the folder under data that official files are downloaded to, with {folder} for the row's;
-    statistics gives the mean and std that images are normalised with.
+    find(row, data)            returns where the data set lies, or None
+    read(row, location, size)  returns its classes and its training and test split
+    statistics(images)         returns the mean and std that images are normalised with
     """
 
-    find: Callable[[DatasetRow, Path], Source | None]
-    read: Callable[[DatasetRow, Source, int | None], tuple[tuple[str, ...], Split, Split]]
-    downloads: str = ""
+    find: Callable[[DatasetRow, Path], Location | None]
+    read: Callable[[DatasetRow, Location, int | None], tuple[tuple[str, ...], Split, Split]]
     statistics: Callable[[torch.Tensor], tuple[tuple[float, ...], tuple[float, ...]]] = channel_statistics
 
 
 READERS: dict[str, Reader] = {
     "cifar": Reader(cifar.find, cifar.read),
     "tiny_imagenet": Reader(tiny_imagenet.find, tiny_imagenet.read),
-    "mnist": Reader(mnist.find, mnist.read, downloads="{folder}/raw"),
+    "mnist": Reader(mnist.find, mnist.read),
     "digits": Reader(digits.find, digits.read),
     "folder": Reader(folder.find, folder.read),
-    "driving": Reader(driving.find, driving.read, downloads="{folder}", statistics=driving.pixel_range),
+    "driving": Reader(driving.find, driving.read, statistics=driving.pixel_range),
 }
 
 
 def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Streaming = NEVER) -> Dataset:
     """The data set of a row: uint8 images, int64 targets, and mean and std of the training images.
 
-    data  the folder that holds data sets; downloads and packed data go there too (to the user's cache folder
-          where it is read-only)
-    size  side in pixels that images are resized to; None: the row's own
-    streaming  when a folder of images streams (datasets/stream.py has the rule); as given here, never
+    data       the folder that holds data sets; downloads and packed data go there too (to the user's cache folder
+               where it is read-only)
+    size       the side in pixels that images are resized to; None: the row's own
+    streaming  when a folder of images streams (datasets/stream.py has the rule); by default never
 
-    Taken from the packed cache where one was made from what is found, else from the official archive or its
-    unpacked folder, else from a folder of images, else from a download. Raises ValueError in one line where the
+    It is taken from the packed cache, where that was made from the files that are found, else from the official archive
+    or its unpacked folder, else from a folder of images, else from a download. Raises ValueError in one line where the
     data set is missing, damaged or laid out wrongly.
     """
     if size is not None and not 1 <= size <= LARGEST_SIDE:
@@ -79,41 +80,41 @@ def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Stream
 
 def _load(row: DatasetRow, data: Path, size: int | None, streaming: Streaming) -> Dataset:
     store = storage(data)
-    source = _find(row, data, store)
-    if source is not None and source.kind == "bundled":
-        return _read(row, source, size)
-    key = pack.make_key(row, source, size)
+    location = _find(row, data, store)
+    if location is not None and location.form == "bundled":
+        return _read(row, location, size)
+    key = pack.make_key(row, location, size)
     limit = streaming.limit if row.reader == "folder" else None
     dataset = None if streaming.least_area else _load_packed(row, data, store, key, size, limit)
     if dataset is not None:
         return dataset
     if row.reader == "folder":
-        listing = folder.list_images(row, source, size)
+        listing = folder.list_images(row, location, size)
         if streaming.wanted(listing, row.channels):
             packed = [place / "packed" / pack.file_name(row, data, place, size) for place in (data, store)]
             return _stream(row, listing, streaming, packed, key)
-    if source is None:
-        download(row, store / READERS[row.reader].downloads.format(folder=row.folder))
-        source = _find(row, data, store)
-        assert source is not None, f"{row.name}: the download is not where its reader looks"
-        key = pack.make_key(row, source, size)
-    dataset = _read(row, source, size)
+    if location is None:
+        download(row, store / row.downloads)
+        location = _find(row, data, store)
+        assert location is not None, f"{row.name}: the download is not where its reader looks"
+        key = pack.make_key(row, location, size)
+    dataset = _read(row, location, size)
     _save_packed(row, data, store, key, size, dataset)
     return dataset
 
 
-def _find(row: DatasetRow, data: Path, store: Path) -> Source | None:
+def _find(row: DatasetRow, data: Path, store: Path) -> Location | None:
     reader = READERS[row.reader]
     for place in dict.fromkeys((data, store)):
-        source = reader.find(row, place) or folder.find_under(row, place)
-        if source is not None:
-            return source
+        location = reader.find(row, place) or folder.find_under(row, place)
+        if location is not None:
+            return location
     return None
 
 
-def _read(row: DatasetRow, source: Source, size: int | None) -> Dataset:
-    read = folder.read if source.kind == "images" else READERS[row.reader].read
-    classes, train, test = read(row, source, size)
+def _read(row: DatasetRow, location: Location, size: int | None) -> Dataset:
+    read = folder.read if location.form == "images" else READERS[row.reader].read
+    classes, train, test = read(row, location, size)
     train, test = resized(train, size), resized(test, size)
     mean, std = READERS[row.reader].statistics(train.images)
     return Dataset(row=row, classes=classes, train=train, test=test, mean=mean, std=std)
@@ -152,5 +153,5 @@ def _save_packed(row: DatasetRow, data: Path, store: Path, key: dict, size: int 
     path = store / "packed" / pack.file_name(row, data, store, size)
     try:
         pack.save(path, key, dataset)
-    except OSError as error:  # a full disk costs the next run its quick start, not this one its data
+    except OSError as error:  # a full disk: this run has its data, and the next one reads it anew
         print(f"{path} could not be written ({error.strerror or error}): going on without it", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Reading archives and files that came over the network: checksums, and the members of a tar or zip file.
+"""Reads archives and files that came over the network: checksums, and the members of a tar or zip file.
 
-Nothing is unpacked to disk: members are read into memory, so that no name in an archive can decide where
-something is written. Members that could only serve to do so are refused all the same.
+Nothing is unpacked to disk. Members are read into memory, so no name in an archive can decide where something is
+written; an archive with a member that could only serve this purpose is refused all the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def digest(file: BinaryIO, algorithm: str) -> str:
 
 
 def check(file: BinaryIO, name: Path | str, checksum: str) -> None:
-    """Raise ValueError unless the open file's checksum is the given one ("md5:..." or "sha256:...")."""
+    """Raises ValueError unless the open file has the checksum ("md5:..." or "sha256:...")."""
     algorithm, _, expected = checksum.partition(":")
     actual = digest(file, algorithm)
     if actual != expected:
@@ -44,10 +44,10 @@ def check(file: BinaryIO, name: Path | str, checksum: str) -> None:
 def read_members(
     file: BinaryIO, name: Path | str, wanted: Callable[[str], bool], limit: int = UNPACKED_LIMIT
 ) -> dict[str, bytes]:
-    """The wanted members of an open tar, tar.gz or zip file: path in the archive -> content.
+    """The content of the wanted members of an open tar, tar.gz or zip file, by their path in the archive.
 
-    Raises ValueError, naming the archive, where it is damaged or is neither of these, where any member (wanted or
-    not) lies outside its folder, is a link, a device or encrypted, or where it unpacks to more than limit bytes.
+    Raises ValueError that names the archive where it is damaged or none of these, where any member (wanted or not) lies
+    outside its folder, is a link, a device or encrypted, or where it unpacks to more than limit bytes.
     """
     file.seek(0)
     start = file.read(4)
@@ -94,8 +94,8 @@ def _read_zip(file: BinaryIO, name: Path | str, wanted: Callable[[str], bool], l
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
         for info in infos:
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            file_type = stat.S_IFMT(info.external_attr >> 16)
+            if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _refused(name, info.filename, "it is a link or a device")
             if info.flag_bits & 1:
                 raise _refused(name, info.filename, "it is encrypted")

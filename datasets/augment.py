@@ -1,18 +1,18 @@
 """Random crop, flip and rotation for a whole batch at once, on the device that holds the images.
 
 The result is that of torchvision's RandomCrop(size, padding=crop), RandomHorizontalFlip() and
-RandomRotation(rotation) on PIL images, one after the other, then ToTensor() and Normalize(mean, std):
-nearest neighbour, black (0 before normalisation) where nothing is. The three maps are folded into one affine
-map an image, from a pixel of the result to a pixel of the original, and a batch is one look-up along it. The crop
-cuts before the rotation turns, so what the map finds outside the crop is black even where the original has pixels.
+RandomRotation(rotation) on PIL images, one after the other, then ToTensor() and Normalize(mean, std), with nearest
+neighbours and black (0 before normalisation) outside the image. The three maps are combined into one affine map for
+each image, from a pixel of the result to a pixel of the original, and a batch is one look-up along it. The crop comes
+before the rotation: a pixel that the map finds outside the crop is black, even where the original has pixels.
 
-Arithmetic: Pillow rotates 8-bit images in integers, coordinates counted in 1/65536 pixel (Image.rotate for the
-matrix; affine_fixed in its Geometry.c for the steps). The same integers are used here, so given the same offsets,
-flip and angle the pixels are the same.
-
-NOTE: Pillow rounds sine and cosine to 15 decimals and this file does not. That moves a coefficient, and then by
-1/65536 pixel, for about one angle in 10^8 at CIFAR's size.
+Pillow rotates 8-bit images in integers and counts coordinates in 1/65536 pixel (the matrix: Image.rotate; the steps:
+affine_fixed in its Geometry.c). This file computes with the same integers, so the same offsets, flip and angle give
+the same pixels.
 """
+
+# NOTE: Pillow rounds sine and cosine to 15 decimals and this file does not. For about one angle in 10^8, at CIFAR's
+# size, a coefficient differs by 1/65536 pixel.
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PIECE = 1 << 15  # pixels of a batch that are worked on at once on a CPU
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied.
+    """How training images are augmented.
 
-    crop      pixels of black on each side, before a crop of the original size at a random place; 0: none
-    flip      mirror left and right with odds 1/2
-    rotation  degrees; the angle is uniform within +-rotation; 0: none
+    crop      pixels of black that are added on each side before a crop of the original size at a random place; 0: none
+    flip      whether left and right are mirrored with probability 1/2
+    rotation  the image is rotated by an angle that is uniform within +-rotation degrees; 0: none
     """
 
     crop: int
@@ -49,11 +49,14 @@ class Augmentation:
             raise ValueError(f"rotation is {self.rotation}; it takes 0 to 180 degrees")
 
 
+NO_AUGMENTATION = Augmentation(crop=0, flip=False, rotation=0.0)
+
+
 @dataclass(frozen=True)
 class Draws:
-    """What chance decided for a batch: one entry an image, on the CPU.
+    """The random draws for a batch: one entry an image, on the CPU.
 
-    top, left  int64, where the crop begins in the padded image, 0 ... 2 crop
+    top, left  int64, the crop's first row and column in the padded image, 0 ... 2 crop
     flip       bool
     angle      float32, degrees counter-clockwise
     """
@@ -82,7 +85,7 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
 
 
 class ImageSource:
-    """All images of a split on one device, with their targets; gives normalised float batches.
+    """All images of a split on one device, with their targets; it makes normalised float batches of them.
 
     images   uint8, N x C x H x W, C 1 or 3; copied, so that the caller may drop them
     targets  N x ...
@@ -120,20 +123,20 @@ class ImageSource:
         return len(self.pixels)
 
     def of(self, images: Tensor, targets: Tensor) -> ImageSource:
-        """The same for other images of this shape, with their targets."""
+        """A source with the same settings for other images of this shape, and their targets."""
         other = copy.copy(self)
         other.pixels, other.targets = _pack(images, self.device), targets.to(self.device)
         return other
 
     def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:
-        """For each part of an index, a source and the part's index in it: itself, as all images are here.
+        """For each part of an index, the source that holds its images, and its index there: here always this source.
 
-        datasets/stream.py has the other kind of source. seed: of what it draws while it decodes; nothing is drawn here.
+        StreamSource (datasets/stream.py) decodes its images in fetch(), and draws random cuts with seed.
         """
         return ((self, part) for part in parts)
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The images of that index (int64) as they are, and their targets."""
+        """The images of the index (int64) without augmentation, and their targets."""
         index = self._to_device(index)
         images = self._empty(len(index))
         self._normalise(self.pixels.index_select(0, index)[:, 1:], images)
@@ -142,17 +145,18 @@ class ImageSource:
     def augmented(
         self, index: Tensor, generator: torch.Generator, count: int = 0, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The images of that index (int64), each varied by its own draw, and their targets.
+        """The images of the index (int64), each randomly augmented, and their targets.
 
-        They may be the `rows` (int64) of a batch of `count` images: the draws are made for all of it.
+        Where the index holds only the rows `rows` (int64) of a batch of `count` images, draws are made for the whole
+        batch and those of the rows are used.
         """
         draws = draw(count or len(index), self.augmentation, generator)
         return self.apply(index, draws if rows is None else draws.of(rows))
 
     def apply(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """The images of that index (int64) varied by the given draws, and their targets.
+        """The images of the index (int64), augmented by the draws, and their targets.
 
-        draws are such as draw() gives for this source's augmentation: what that leaves out is not looked at.
+        draws: from draw() for this source's augmentation; what the augmentation leaves out is ignored.
         """
         if not (self.augmentation.crop or self.augmentation.flip or self.augmentation.rotation):
             return self.plain(index)

@@ -1,4 +1,4 @@
-"""What every reader returns and what it reads from: Split, Dataset, Source; and the figures taken from the pixels."""
+"""What readers share: Location (where a data set was found), Split and Dataset (what is read), pixel statistics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from conf.datasets import DatasetRow
 
 @dataclass(frozen=True)
 class Split:
-    """Images with what is to be told of them.
+    """Images and their targets.
 
-    images is uint8, N x C x H x W; targets is int64, N, an index into the classes; for a regression float32, N.
-
-    A folder that streams has datasets.stream.StreamedImages for images: the same shape and images[number], no tensor.
+    images   uint8, N x C x H x W; of a folder that streams, datasets.stream.StreamedImages, which is no tensor but has
+             the same shape, and gives an image by its number
+    targets  int64, N, an index into the classes; for a regression float32, N
     """
 
     images: torch.Tensor
@@ -28,7 +28,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory. mean and std are per channel over the training images, on the scale 0 to 1."""
+    """A data set that has been loaded. mean and std: of each channel over the training images, pixels from 0 to 1."""
 
     row: DatasetRow
     classes: tuple[str, ...]
@@ -39,27 +39,27 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Source:
+class Location:
     """Where a data set was found.
 
-    kind   "archive", "unpacked", "images" (a folder of images) or "bundled" (comes with a package)
+    form   "archive", "unpacked", "images" (a folder of images) or "bundled" (comes with a package)
     paths  the files and folders that the reader reads; empty where it is bundled
     """
 
-    kind: str
+    form: str
     paths: tuple[Path, ...] = ()
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation (of the population) of each channel of N x C x H x W uint8 images, in 0..1."""
+    """Mean and (population) standard deviation of each channel of uint8 images, N x C x H x W; pixels from 0 to 1."""
     return statistics_of_parts((images,))
 
 
 def statistics_of_parts(parts: Iterable[torch.Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """channel_statistics of all images of several tensors, which need not be in memory together.
+    """channel_statistics of the images of several tensors, which need not be in memory together.
 
-    The sums are exact, so that the figures depend neither on the order, the parts nor the number of threads: a
-    part's are integers below 2^53, which float64 holds without rounding, and they are added as Python's integers.
+    The sums are exact, so the result does not depend on the order, the parts or the number of threads: a part's sums
+    are integers below 2^53, which float64 holds without rounding, and Python's integers add them up.
     """
     count, total, squares = 0, [], []
     for images in parts:
@@ -80,7 +80,7 @@ def statistics_of_parts(parts: Iterable[torch.Tensor]) -> tuple[tuple[float, ...
 
 
 def resized(split: Split, size: int | None) -> Split:
-    """The split with its images resized to size x size (bilinear, antialiased); itself where they are, or for None."""
+    """The split, its images resized to size x size (bilinear, antialiased) unless they have that size or it is None."""
     if size is None or split.images.shape[2:] == (size, size):
         return split
     parts = [

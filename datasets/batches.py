@@ -22,17 +22,21 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def shared(count: int, share: tuple[int, int]) -> range:
-    """The rows of a batch of `count` images that fall to a process: as even as they come, all of them together once."""
+    """The slice of a batch of `count` images that one process trains on; the slices are disjoint and cover the batch.
+
+    share: (rank, number of processes). The slices differ by one image at most.
+    """
     rank, processes = share
     return range(count * rank // processes, count * (rank + 1) // processes)
 
 
 class TrainingBatches:
-    """Augmented batches of the images `index` of a source, in an order drawn anew for each epoch.
+    """Augmented batches of the images `index` of a source, in a new random order for each epoch.
 
-    The order depends on (seed, epoch) only and the augmentation on (seed, epoch, batch).
-    share: (rank, count) of the process, which gets the rank-th of count even parts of every batch.
-    steps: batches an epoch, of as many passes as that takes; 0: one pass.
+    source: an ImageSource, or what has its methods. The order depends on (seed, epoch) only, and the augmentation on
+    (seed, epoch, batch).
+    share: (rank, number of processes); the process gets its slice of every batch, see shared().
+    steps: the batches of an epoch, which makes as many passes over the images as they need; 0: one pass.
     """
 
     def __init__(
@@ -56,8 +60,8 @@ class TrainingBatches:
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, targets) from batch number `first` of an epoch counted from 0 to its end.
 
-        A share has at least the two images that batch norm needs. Those that are not its own come last and have no
-        targets.
+        Batch norm needs two images. Where the process's share is smaller, images of other shares fill it up: they come
+        last, and have no targets.
         """
         order = self.order(epoch)
         rows = [self._rows(stop - start) for start, stop in self.bounds]
@@ -71,13 +75,13 @@ class TrainingBatches:
             yield images, targets[: len(shared(stop - start, self.share))]
 
     def _rows(self, count: int) -> Tensor:
-        """Which rows of a batch of `count` images this process works on: its share, and others where that is small."""
+        """The rows of a batch of `count` images that this process works on: its share, filled up to two images."""
         own = shared(count, self.share)
         fill = [] if self.share[1] == 1 else range(min(count, 2 - len(own)))
         return torch.tensor([*own, *fill])
 
     def order(self, epoch: int) -> Tensor:
-        """The images of an epoch, in the order they come in: passes over the index, each drawn anew."""
+        """The images of an epoch in their order: passes over the index, each in a new random order."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
         passes = -(-self.bounds[-1][1] // self.pass_length())
         return torch.cat([self.one_pass(generator) for _ in range(passes)])
@@ -92,7 +96,7 @@ class TrainingBatches:
 class EvaluationBatches:
     """The images `index` of a source, each exactly once, in order and without augmentation.
 
-    share: (rank, count) of the process, which gets every count-th batch; the processes' batches together are all.
+    share: (rank, number of processes); the batches are dealt out to the processes in turn.
     """
 
     def __init__(self, source, index: Tensor, batch_size: int = 256, share: tuple[int, int] = (0, 1)) -> None:
@@ -100,7 +104,7 @@ class EvaluationBatches:
         self.parts = index.split(batch_size)[share[0] :: share[1]]
 
     def whole(self) -> EvaluationBatches:
-        """All of the images, whatever this process's share."""
+        """The batches of all processes."""
         return EvaluationBatches(self.source, self.index)
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as published: a tar.gz of pickles, or the folder it unpacks to.
+"""Reads CIFAR-10 and CIFAR-100 as published: a tar.gz of pickles, or the folder to which it unpacks.
 
-A pickle runs code when it is read, so nothing is unpickled before its checksum is found to be the one in the data
-set's row: for the archive that of the whole file, for the unpacked folder that of each pickle.
+A pickle runs code when it is read. Nothing is unpickled before its checksum has been compared with the data set's row:
+that of the whole file for the archive, that of each pickle for the unpacked folder.
 https://www.cs.toronto.edu/~kriz/cifar.html. CIFAR-100 has its 100 fine classes here, not the 20 coarse ones.
 """
 
@@ -16,35 +16,35 @@ import torch
 
 from conf.datasets import DatasetRow
 from datasets.archives import check, read_members
-from datasets.base import Source, Split
+from datasets.base import Location, Split
 from datasets.places import bases
 
 
-def find(row: DatasetRow, data: Path) -> Source | None:
+def find(row: DatasetRow, data: Path) -> Location | None:
     """The official archive, else its unpacked folder, under data or the data set's folder in it."""
     (official,) = row.files
     for base in bases(row, data):
         if (base / official.name).is_file():
-            return Source("archive", (base / official.name,))
+            return Location("archive", (base / official.name,))
     for base in bases(row, data):
         paths = tuple(base / name for name, _ in row.members)
         if all(path.is_file() for path in paths):
-            return Source("unpacked", paths)
+            return Location("unpacked", paths)
     return None
 
 
-def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
     """Classes, training and test images (3 x 32 x 32). Raises ValueError for a file that is not the published one."""
-    contents = _from_archive(row, source.paths[0]) if source.kind == "archive" else _from_folder(row, source)
+    contents = _from_archive(row, location.paths[0]) if location.form == "archive" else _from_folder(row, location)
     train, test, classes = [], [], ()
     for name, _ in row.members:
         # latin1: the pickles are Python 2's; their keys are ASCII.
         batch = pickle.loads(contents[name], encoding="latin1")
-        kind = PurePosixPath(name).name
-        if "meta" in kind:
+        file = PurePosixPath(name).name
+        if "meta" in file:
             classes = tuple(batch.get("fine_label_names") or batch["label_names"])
         else:
-            (test if kind.startswith("test") else train).append(batch)
+            (test if file.startswith("test") else train).append(batch)
     return classes, _split(train), _split(test)
 
 
@@ -59,9 +59,9 @@ def _from_archive(row: DatasetRow, path: Path) -> dict[str, bytes]:
     return contents
 
 
-def _from_folder(row: DatasetRow, source: Source) -> dict[str, bytes]:
+def _from_folder(row: DatasetRow, location: Location) -> dict[str, bytes]:
     contents = {}
-    for (name, checksum), path in zip(row.members, source.paths, strict=True):
+    for (name, checksum), path in zip(row.members, location.paths, strict=True):
         contents[name] = path.read_bytes()
         check(io.BytesIO(contents[name]), path, checksum)
     return contents

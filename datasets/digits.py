@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 real handwritten digits, 8x8, that come with the package and need no download."""
+"""Reads scikit-learn's digits: 1,797 real handwritten digits, 8x8, which come with the package."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 import torch
 
 from conf.datasets import DatasetRow
-from datasets.base import Source, Split, resized
+from datasets.base import Location, Split, resized
 
 SPLIT_SEED = 0  # the same fifth is the test set in every run, whatever the run's own seed
 
 
-def find(row: DatasetRow, data: Path) -> Source:
-    """Always there."""
-    return Source("bundled")
+def find(row: DatasetRow, data: Path) -> Location:
+    """The data set comes with scikit-learn, so it is always there."""
+    return Location("bundled")
 
 
-def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes, training and test images (grey, 1 x size x size, by default the row's 16); a stratified fifth is test.
+def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and test images (grey, 1 x size x size, by default the row's 16).
 
-    The values 0..16 of the original are scaled to 0..255.
+    A stratified fifth is the test set. The original's values 0..16 are scaled to 0..255.
     """
     from sklearn.datasets import load_digits  # here: nothing else needs scikit-learn to be loaded
     from sklearn.model_selection import train_test_split

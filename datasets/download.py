@@ -1,7 +1,7 @@
-"""Downloads of the official files: verified by checksum, never a part taken for the whole, never without end.
+"""Downloads the official files, verifies their checksums, and bounds the size and the time of a transfer.
 
-pooch writes to a temporary file and renames it only when the checksum is right; the transfer itself is here, since
-pooch's own has no bound on the size, and its timeout does not end a server that goes on a byte at a time.
+pooch writes to a temporary file and renames it only when the checksum is right. The transfer itself is written here,
+since pooch's has no limit of size, and its timeout does not stop a server that sends a byte at a time.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ CHUNK = 1 << 18  # bytes
 
 
 class _Refused(Exception):
-    """A transfer that another attempt would not mend."""
+    """A transfer failed in a way that another attempt would not change."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a download may take.
+    """The limits of a download.
 
-    size     bytes a file; the largest official one has 0.25 GiB
+    size     bytes of a file; the largest official file has 0.25 GiB
     timeout  seconds without an answer or a byte
     window   seconds in which slowest * window bytes must arrive
     slowest  bytes a second
-    retries  further attempts after one that broke off
+    retries  further attempts after a connection that broke off
     """
 
     size: int = 1 << 30
@@ -47,9 +47,9 @@ LIMITS = Limits()
 
 
 def download(row: DatasetRow, folder: Path, limits: Limits = LIMITS) -> None:
-    """Put the row's official files into the folder, which is made; one that is there and whole is kept.
+    """Downloads the row's official files into the folder, which is made; a file that is there and whole is kept.
 
-    Raises ValueError in one line that names the file, why it could not be had, and where to put it by hand.
+    Raises ValueError in one line that names the file, why it could not be downloaded, and where to put it by hand.
     """
     if not row.files:
         raise ValueError(f"{row.name}: not found; put {row.layout} into {folder} (-dataset digits needs no files)")

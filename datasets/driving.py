@@ -1,16 +1,17 @@
-"""A drive recorded in the Udacity simulator: driving_log.csv and its folder IMG, as pictures and steering angles.
+"""Reads the driving data set: what the Udacity simulator records, driving_log.csv and the frames in its folder IMG.
 
-A row of the log: the frames of the centre, left and right camera, the steering angle, and (not read here) throttle,
-brake and speed. The angle's unit is that of the log, -1 ... 1 for the simulator's +-25 degrees. Logs are read as they
-come: with a header or without, 4 or 7 columns, Windows' or POSIX paths of whatever machine recorded them (the name of
-the file counts, which lies in IMG).
+A row of the log names the frames of the centre, left and right camera and gives the angle of the steering wheel
+(throttle, brake and speed are not read). An angle is a number from -1 to 1, for the simulator's -25 to 25 degrees. A
+log may have a header or none, 4 or 7 columns, and Windows or POSIX paths; only a path's file name is used, and the
+file is looked for in IMG.
 
-Neighbouring frames are nearly the same picture, so the test set is whole stretches of the drive and not single rows:
-the drive is cut into 25 stretches of equal length, and the third of every five is held out. That is a fifth of it,
-the same in every run.
-# NOTE: of the test rows the centre frame only is kept.
-# NOTE: frames are resized as Pillow does it (bilinear, over all pixels that fall into one), not as OpenCV does.
+Neighbouring frames show nearly the same picture. The test set is therefore made of whole stretches and not of single
+rows: the log is cut into 25 stretches of equal length, and the third of every five is held out. This is a fifth of
+the rows, the same in every run.
 """
+
+# NOTE: only the centre frame of a test row is kept.
+# NOTE: Pillow resizes the frames (bilinear, over all pixels that fall into one), and not OpenCV as in the original.
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ import torch
 from PIL import Image
 
 from conf.datasets import DatasetRow
-from datasets.base import Source, Split
+from datasets.base import Location, Split
 from datasets.images import decode_images
 from datasets.places import bases
 
@@ -43,29 +44,35 @@ NAMED = 5  # missing frames that are named
 
 @dataclass(frozen=True)
 class LogRow:
-    """line of the log, counted from 1; names of the frames' files: centre, left, right; angle, -1 ... 1."""
+    """A row of the log.
+
+    line    its line, counted from 1
+    frames  the names of its frames' files: centre, left, right
+    angle   -1 ... 1
+    """
 
     line: int
     frames: tuple[str, ...]
     angle: float
 
 
-def find(row: DatasetRow, data: Path) -> Source | None:
+def find(row: DatasetRow, data: Path) -> Location | None:
     """The log and its frames in data or in data/driving, or in the folder that the user named by its path."""
     folder = Path(row.folder)
     for base in (folder,) if folder.is_absolute() else bases(row, data):
         if (base / LOG).is_file():
-            return Source("unpacked", (base / LOG, base / FRAMES))
+            return Location("unpacked", (base / LOG, base / FRAMES))
     return None
 
 
-def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    """One output, "angle"; training and test frames, 3 x side x side, side being size or the row's.
+def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+    """The name of the one output, "angle", and the training and test frames, uint8, 3 x side x side; targets float32.
 
-    train holds three frames a row, one after the other: centre, left, right, with the row's angle for each.
-    test holds the centre frames. Targets are float32. Raises ValueError for a log or a frame that is not sound.
+    side is size, or the row's where that is None. The training split holds three frames of each row in the order
+    centre, left, right, each with the row's angle; the test split holds the centre frames.
+    Raises ValueError for a log or a frame that cannot be used.
     """
-    log, folder = source.paths
+    log, folder = location.paths
     if not folder.is_dir():
         raise ValueError(f"{log} is there, but no folder {folder} with its frames: put it beside the log")
     rows = read_log(log)
@@ -80,12 +87,12 @@ def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, 
 
 
 def pixel_range(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std that bring pixels of 0 ... 1 to -0.5 ... 0.5, whatever the images are."""
+    """The mean and std that bring pixels of 0 ... 1 to -0.5 ... 0.5; they do not depend on the images."""
     return (0.5,) * images.shape[1], (1.0,) * images.shape[1]
 
 
 def read_log(path: Path) -> list[LogRow]:
-    """The rows of a log. Raises ValueError with the line of the first that is not sound."""
+    """The rows of a log. Raises ValueError that names the first line that cannot be used."""
     rows = []
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -103,12 +110,12 @@ def read_log(path: Path) -> list[LogRow]:
 
 
 def held_out_stretches(count: int) -> list[bool]:
-    """For each row of a drive whether it is held out for testing."""
+    """Tells for each of count rows whether it is held out for testing."""
     return [number * STRETCHES // count % OF == HELD_OUT for number in range(count)]
 
 
 def check_missing(log: Path, rows: list[LogRow], listed: set[str]) -> None:
-    """Says which frames are missing, and that their rows are left out. Raises ValueError for more than 1 %."""
+    """Prints which frames are missing, and that their rows are left out. Raises ValueError for more than 1 %."""
     missing = [(row.line, name) for row in rows for name in row.frames if name not in listed]
     if not missing:
         return

@@ -1,7 +1,7 @@
 """A folder of images: train/CLASS/* and test/CLASS/* (or val/CLASS/*), as the user lays it out.
 
 Classes are the names of train's folders in alphabetical order. An image may lie in folders within its class.
-Hidden files and folders, and files that are not images by their extension, are passed over.
+Hidden files and folders, and files without an image's extension, are ignored.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 
 from conf.datasets import DatasetRow
-from datasets.base import Source, Split
+from datasets.base import Location, Split
 from datasets.images import EXTENSIONS, common_side, decode_images
 from datasets.places import bases
 
-DEFAULT_SIDE = 64  # pixels, where the images differ in size and none is asked for
+DEFAULT_SIDE = 64  # pixels, where the images differ in size and the user has chosen none
 
 
-def find(row: DatasetRow, data: Path) -> Source:
-    """The folder that the user named by its path. Raises ValueError where it is missing or not laid out so."""
+def find(row: DatasetRow, data: Path) -> Location:
+    """The folder that the user named by its path. Raises ValueError where it is missing or laid out otherwise."""
     folder = Path(row.folder).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{row.name}: no such folder or data set")
@@ -30,21 +30,21 @@ def find(row: DatasetRow, data: Path) -> Source:
     test = _test_folder(folder)
     if test is None:
         raise ValueError(f"{folder} has neither a folder test nor val: images are expected in test/CLASS/")
-    return Source("images", (folder / "train", test))
+    return Location("images", (folder / "train", test))
 
 
-def find_under(row: DatasetRow, data: Path) -> Source | None:
-    """The images of a data set of the table, laid out in data/<name or folder>/{train, test or val}/<class>/."""
+def find_under(row: DatasetRow, data: Path) -> Location | None:
+    """A named data set as a folder of images, data/<name or folder>/{train, test or val}/<class>/; None: no such."""
     for base in bases(row, data)[1:] if row.task == "classification" else ():
         test = _test_folder(base)
         if test is not None and (base / "train").is_dir():
-            return Source("images", (base / "train", test))
+            return Location("images", (base / "train", test))
     return None
 
 
 @dataclass(frozen=True)
 class Files:
-    """Image files and their classes: names are paths; targets is int64, an index into the classes."""
+    """Image files and their classes. names: paths. targets: int64, N, an index into the classes."""
 
     names: list[str]
     targets: torch.Tensor
@@ -52,7 +52,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder of images holds, before any of it is decoded. side: in pixels, what they are brought to."""
+    """The files of a folder of images, none decoded yet. side: the side in pixels to which they will be resized."""
 
     classes: tuple[str, ...]
     train: Files
@@ -60,22 +60,22 @@ class Listing:
     side: int
 
 
-def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes, training and test images, row.channels x side x side; side and errors are those of list_images.
+def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and test images, row.channels x side x side, with the side of list_images.
 
-    Raises ValueError for an unreadable image, too.
+    Raises ValueError as list_images does, and for an image that cannot be read.
     """
-    found = list_images(row, source, size)
+    found = list_images(row, location, size)
     return found.classes, _decode(row, found.train, found.side), _decode(row, found.test, found.side)
 
 
-def list_images(row: DatasetRow, source: Source, size: int | None) -> Listing:
-    """The images of a folder and the side they are brought to.
+def list_images(row: DatasetRow, location: Location, size: int | None) -> Listing:
+    """The images of a folder and the side to which they are resized.
 
-    side is the row's; where that is 0, it is size, else that of the images where all are squares of one size,
-    else 64. Raises ValueError for no classes, an empty class, a test class unknown to train.
+    side is the row's; where that is 0, it is size; where that is None too, it is the images' own if all are squares of
+    one size, and otherwise 64. Raises ValueError for no classes, an empty class, a test class unknown to train.
     """
-    train_folder, test_folder = source.paths
+    train_folder, test_folder = location.paths
     train = {name: images_in(train_folder / name) for name in class_folders(train_folder)}
     test = {name: images_in(test_folder / name) for name in class_folders(test_folder)}
     _check_classes(train_folder, train, test_folder, test)

@@ -1,4 +1,4 @@
-"""From image files to one uint8 tensor: decoding in parallel threads, with errors that name the file."""
+"""Decodes image files into one uint8 tensor, in parallel threads, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def decode_images(
     label: str,
     decode: Callable[[str, bytes, int, int], np.ndarray] | None = None,
 ) -> torch.Tensor:
-    """Decode files into a tensor, N x channels x side x side, uint8.
+    """Decodes files into a tensor, N x channels x side x side, uint8.
 
-    names     of the files, as read takes them and as an error shows them
+    names     the files' names, as read takes them and as an error shows them
     read      returns a file's bytes; it is called from several threads
     channels  1: grey, 3: RGB
-    label     of the progress bar
-    decode    what makes pixels of a file's bytes; None: decode_image
+    label     the name of the data set in the progress bar
+    decode    decodes a file's bytes to pixels; None: decode_image
 
-    An image that is not side x side is resized so that its shorter side fits (bilinear, antialiased), then cut
-    to its centre. Raises ValueError naming the first file that is not a readable image.
+    An image that is not side x side is resized so that its shorter side fits (bilinear, antialiased), and cropped at
+    its centre. Raises ValueError that names the first file that is not a readable image.
     """
     images = torch.empty(len(names), side, side, channels, dtype=torch.uint8)
     pixels = images.numpy()
@@ -60,9 +60,9 @@ def decode_images(
 def decode_image(
     name: str, content: bytes, channels: int, side: int, cut: Callable[[Image.Image], Image.Image] | None = None
 ) -> np.ndarray:
-    """One image, side x side x channels, uint8. Raises ValueError naming it where it cannot be decoded.
+    """One image, side x side x channels, uint8. Raises ValueError that names it where it cannot be decoded.
 
-    cut brings it to side x side in a way of its own; None: as in decode_images.
+    cut: a function that brings it to side x side; None: it is brought there as in decode_images.
     """
     return next(decode_frames(name, content, channels, side, cut))
 
@@ -70,7 +70,7 @@ def decode_image(
 def decode_frames(
     name: str, content: bytes, channels: int, side: int, cut: Callable[[Image.Image], Image.Image] | None = None
 ) -> Iterator[np.ndarray]:
-    """Each frame of an animation or page of a TIFF as decode_image gives its first; other images are one frame."""
+    """Yields each frame of an animation or page of a TIFF, as decode_image returns the first; other images have one."""
     try:
         with Image.open(io.BytesIO(content)) as file:
             for number in itertools.count():
@@ -93,9 +93,9 @@ def decode_frames(
 
 
 def common_side(names: Sequence[str]) -> int | None:
-    """The side in pixels of the image files where all are squares of one size, None otherwise.
+    """The side in pixels of the image files where all are squares of one size, otherwise None.
 
-    Reads the headers only, up to the first that differs. Raises ValueError naming a file that is not an image.
+    Only headers are read, up to the first that differs. Raises ValueError that names a file that is not an image.
     """
     side = None
     for name in names:

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: four IDX files, gzipped or not, where torchvision or the user put them.
+"""Reads MNIST and Fashion-MNIST: four IDX files, gzipped or not, where torchvision or the user put them.
 
 The format is given at http://yann.lecun.com/exdb/mnist/: two zero bytes, the type (8: unsigned byte), the number
 of dimensions, each dimension as a big-endian 32-bit integer, then the values.
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from conf.datasets import DatasetRow
-from datasets.base import Source, Split
+from datasets.base import Location, Split
 
 CLASSES = {
     "mnist": ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
@@ -37,20 +37,20 @@ CLASSES = {
 LIMIT = 1 << 30  # bytes in one file; the official ones hold 47 million at most
 
 
-def find(row: DatasetRow, data: Path) -> Source | None:
+def find(row: DatasetRow, data: Path) -> Location | None:
     """The four files in data/<folder>/raw (torchvision's layout), data/<folder> or the same under the row's name."""
     for folder in dict.fromkeys((row.folder, row.name)):
         for base in (data / folder / "raw", data / folder):
             plain = [base / file.name.removesuffix(".gz") for file in row.files]
             paths = [path if path.is_file() else path.with_name(f"{path.name}.gz") for path in plain]
             if all(path.is_file() for path in paths):
-                return Source("unpacked", tuple(paths))
+                return Location("unpacked", tuple(paths))
     return None
 
 
-def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
     """Classes, training and test images (1 x 28 x 28). Raises ValueError naming a damaged file."""
-    train_images, train_labels, test_images, test_labels = source.paths
+    train_images, train_labels, test_images, test_labels = location.paths
     classes = CLASSES[row.name]
     return classes, _split(train_images, train_labels, classes), _split(test_images, test_labels, classes)
 

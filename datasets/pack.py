@@ -2,11 +2,11 @@
 
 Format: 8 bytes of magic, the header's length (8 bytes) and CRC-32 (4 bytes), both little-endian; the header, JSON:
 key, classes, mean, std, and shape, type and CRC-32 of each array; then the arrays' bytes one after the other.
-There is no pickle in it. CRC-32 is there against damage, not against an attacker, who could write to the data
-folder as well; it is also faster than reading from disk.
+It holds no pickle. The CRC-32 is a check against damage and not against an attacker, who could change the data folder
+itself; computing it is faster than reading from disk.
 
-The key says what the file was made from. For files: name, size, time of change and the published checksum; for
-folders: the same of every file in them, since overwriting a file leaves no trace in its folder.
+The key says what the file was made from. For a file it holds the name, size, time of change and published checksum; for
+a folder the same of every file in it, since overwriting a file leaves no trace in its folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import BinaryIO
 import torch
 
 from conf.datasets import DatasetRow
-from datasets.base import Dataset, Source, Split
+from datasets.base import Dataset, Location, Split
 
 MAGIC = b"REUSEPK1"  # the digit counts versions of the format
 START = struct.Struct("<8sQI")
@@ -42,7 +42,7 @@ class Damaged(Exception):
 def file_name(row: DatasetRow, data: Path, folder: Path, size: int | None) -> str:
     """The name of a data set's packed file in folder.
 
-    The user's own folders of images, and data folders that share the user's cache, are told apart by a digest.
+    A digest tells apart the user's own folders of images, and the data folders that share the user's cache.
     """
     label = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(row.name).name) or "images"
     own = row.folder if row.reader == "folder" or os.path.isabs(row.folder) else "" if folder == data else str(data)
@@ -51,10 +51,10 @@ def file_name(row: DatasetRow, data: Path, folder: Path, size: int | None) -> st
     return f"{label}-{size or row.size or 'auto'}.packed"
 
 
-def make_key(row: DatasetRow, source: Source | None, size: int | None) -> dict:
-    """What a packed file must have been made from; with "source" None where there is nothing to compare with."""
+def make_key(row: DatasetRow, location: Location | None, size: int | None) -> dict:
+    """A description of what a packed file is made from; its "source" is None where the files are not there."""
     checksums = [checksum for _, checksum in row.members] + [file.checksum for file in row.files]
-    fingerprint = None if source is None else [source.kind, *(_fingerprint(path) for path in source.paths)]
+    fingerprint = None if location is None else [location.form, *(_fingerprint(path) for path in location.paths)]
     return {
         "reader": row.reader,  # not the name: a folder of images may be named by several paths
         "channels": row.channels,
@@ -65,12 +65,12 @@ def make_key(row: DatasetRow, source: Source | None, size: int | None) -> dict:
 
 
 def save(path: Path, key: dict, dataset: Dataset) -> None:
-    """Write a packed file in one step: a reader finds the old one or the new one, whole. Raises OSError."""
+    """Writes a packed file in one step: a reader finds the old file or the new one, whole. Raises OSError."""
     write_in_one_step(path, lambda file: _write(file, key, dataset))
 
 
 def write_in_one_step(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """A file that is there whole or not at all, as write(file) makes it. Raises OSError."""
+    """Makes a file by write(file); it is there whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -84,9 +84,9 @@ def write_in_one_step(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None) -> Dataset | None:
-    """The data set in a packed file; None where there is no such file, it was made from something else, or its
-    images come to more than limit bytes.
+    """The data set in a packed file, or None.
 
+    None: there is no such file, it was made from something else, or its images are larger than limit bytes.
     Raises Damaged where the file is not what was written.
     """
     try:
@@ -163,7 +163,7 @@ def _length(entry: dict) -> int:
 
 
 def _read_into(file: BinaryIO, content: memoryview) -> int:
-    """Fill content from the file; returns its CRC-32."""
+    """Fills content from the file; returns its CRC-32."""
     crc32 = position = 0
     while position < len(content):
         count = file.readinto(content[position : position + STEP])
@@ -175,7 +175,7 @@ def _read_into(file: BinaryIO, content: memoryview) -> int:
 
 
 def _fingerprint(path: Path) -> list:
-    """Name, size and time of change of a file; of a folder, its name and a digest of the same for all its files."""
+    """The name, size and time of change of a file; the name of a folder, and a digest of the same for all its files."""
     if not path.is_dir():
         status = path.stat() if path.exists() else None
         return [path.name, status.st_size, status.st_mtime_ns] if status else [path.name]
@@ -197,10 +197,10 @@ def _fingerprint(path: Path) -> list:
 
 
 def _entries(folder: str) -> list[tuple[str, os.stat_result | None]]:
-    """What is in a folder, in order of name, without hidden entries; None for the status of a broken link.
+    """The entries of a folder by name, without hidden ones, with their status; None for that of a broken link.
 
-    For 60,000 files this is most of the time that a cached load takes, hence os.stat with dir_fd where the system
-    has it: a third faster than a DirEntry's, which looks the folder up again for each file.
+    For 60,000 files this takes most of the time of a cached load. os.stat with dir_fd, where the system has it, is a
+    third faster than a DirEntry's stat, which looks the folder up again for each file.
     """
     if os.stat not in os.supports_dir_fd:  # Windows, where the entry holds its figures already
         with os.scandir(folder) as entries:

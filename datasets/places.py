@@ -1,4 +1,4 @@
-"""Where data sets and what is made of them lie: under the data folder, or the user's cache where that is read-only."""
+"""The folders of data sets, downloads and packed data: the data folder, or the user's cache where it is read-only."""
 
 from __future__ import annotations
 

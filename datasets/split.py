@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def held_out(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """(training index, validation index), both sorted; each class gives the same share.
+    """(training index, validation index), both sorted; the same share of each class is held out.
 
-    The split does not depend on a run's seed, so that runs with different seeds are chosen on the same images.
+    The split does not depend on a run's seed: runs with different seeds choose their best epoch on the same images.
     Raises ValueError where the share leaves a class out.
     """
     everything = torch.arange(len(targets))
@@ -25,11 +25,11 @@ def held_out(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(training).sort().values, torch.from_numpy(validation).sort().values
 
 
-def held_out_rows(count: int, share: float) -> tuple[Tensor, Tensor]:
-    """(training index, validation index), both sorted, of rows whose neighbours are alike, such as those of a drive.
+def held_out_driving(count: int, share: float) -> tuple[Tensor, Tensor]:
+    """(training index, validation index), both sorted, of the rows of the driving data set, whose neighbours are alike.
 
-    The rows are cut into stretches of equal length, twenty of them or, for a small share, as many as it takes; as many
-    as make the share are held out, spread evenly. Raises ValueError where the share is less than a row, or all rows.
+    The rows are cut into stretches of equal length: twenty, or more where a small share needs them. As many stretches
+    as make up the share are held out, evenly spread. Raises ValueError where the share is less than a row, or all rows.
     """
     if share and not 1 <= round(share * count) < count:
         raise ValueError(f"-val {share:g}: cannot hold out that share of {count} rows; give a larger one, or 0")

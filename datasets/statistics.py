@@ -1,10 +1,10 @@
-"""Mean and standard deviation of a folder that streams: from a sample of its training images, kept in a small file.
+"""Mean and standard deviation of a folder that streams, computed from a sample of its training images and cached.
 
-The sample is all training images up to SAMPLE of them, else SAMPLE at even distances in the list of all, which is
-sorted by class; each as it is tested on. Of 10,000 images of 224 x 224 pixels the mean is known to about 1 % of the
-standard deviation even where images were of one colour each.
+Up to SAMPLE training images are all used; of more, SAMPLE at equal distances in their list, which is sorted by class.
+They are cut as in a test. From 10,000 images of 224 x 224 pixels the mean is known to about 1 % of the standard
+deviation, even if each image had only one colour.
 
-The file is JSON with the key of datasets/pack.py, so that it is made again when an image changes, and a CRC-32.
+The cache is a JSON file with a CRC-32 and the key of datasets/pack.py; it is made again when an image changes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Figures = tuple[tuple[float, ...], tuple[float, ...]]
 def of_streamed(images: StreamedImages, workers: int, caches: Sequence[Path], key: dict) -> Figures:
     """Mean and standard deviation of each channel, in 0..1.
 
-    caches: the files in which they may be kept, the last of them for writing; key: what the images were found as.
-    Raises ValueError naming a file that cannot be read.
+    caches: the files that may hold them; the last one is written. key: pack.make_key() of the images.
+    Raises ValueError that names a file that cannot be read.
     """
     key = key | {"sample": SAMPLE, "shape": list(images.shape), "middle": bool(images.least_area)}
     for path in caches:
@@ -66,7 +66,7 @@ def _encode(key: dict, figures: Figures) -> bytes:
 
 
 def _load(path: Path, key: dict) -> Figures | None:
-    """What a file holds; None where there is none, it is damaged, or it was made from something else."""
+    """The figures in a file; None where there is no file, it is damaged, or it was made from something else."""
     try:
         content = json.loads(path.read_bytes())
         figures = tuple(content["mean"]), tuple(content["std"])

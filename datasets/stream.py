@@ -1,13 +1,13 @@
-"""A folder of images that streams: decoded while the network trains, by worker processes, not held in memory.
+"""A folder of images that streams: worker processes decode it while the network trains, and it is not held in memory.
 
 The rule: a folder named by its path (-dataset PATH) streams where its training and test images, as uint8 pixels of
 the training size, come to more than -memory allows; or where the recipe has a random_resized_crop, which cuts from
 the images as large as they are on disk. Every other data set is held in memory.
 
-Workers decode and cut; whatever else is done to an image is done to batches on the device by the code for images in
-memory (datasets/augment.py), with the same draws. Without a random_resized_crop the batches are therefore the same,
-bit for bit, whether a folder streams or not. What a worker draws depends on (seed, epoch, image) only, so neither the
-number of workers nor where an epoch is entered changes a batch.
+Workers decode and cut. All other augmentation is done to batches on the device, by the code for images in memory
+(datasets/augment.py) and with the same draws. Without a random_resized_crop the batches are therefore the same, bit
+for bit, whether a folder streams or not. The random cut of an image depends on (seed, epoch, image) only, so neither
+the number of workers nor the step at which a run is resumed changes a batch.
 
 With a random_resized_crop, images are tested on the middle of the image resized so that 0.875 of its shorter side is
 the training size (256 and 224 pixels for ImageNet); without, on the largest square in the middle.
@@ -43,9 +43,9 @@ TEST_SHARE = 0.875  # 224 of 256, as AlexNet's successors test on ImageNet
 class Streaming:
     """When a folder streams, and how.
 
-    limit       bytes of pixels above which it does; None: never for its size
-    workers     processes that decode
-    least_area  share of an image's area that a random resized crop keeps at least; 0: there is none
+    limit       the bytes of pixels above which a folder streams; None: it never streams because of its size
+    workers     the number of processes that decode
+    least_area  the smallest share of an image's area that a random resized crop keeps; 0: no such crop
     """
 
     limit: int | None = None
@@ -59,9 +59,9 @@ class Streaming:
 
 
 class StreamedImages(Dataset):
-    """Images on disk that stand in a Split where others have a tensor: shape is N x channels x side x side.
+    """Images on disk that take the place of a Split's tensor; shape is N x channels x side x side.
 
-    images[number] is one, uint8 channels x side x side, as it is tested on. Raises ValueError naming a file that
+    images[number] is an image as in a test, uint8, channels x side x side. Raises ValueError that names a file that
     cannot be read.
     """
 
@@ -78,9 +78,9 @@ class StreamedImages(Dataset):
         return torch.from_numpy(self._decode(number, None).copy()).permute(2, 0, 1)
 
     def __getitems__(self, keys: list[tuple[int, int | None]]) -> Tensor | ValueError:
-        """A batch, uint8 N x channels x side x side, of (number, seed of its random cut, or None: as tested on).
+        """A batch, uint8 N x channels x side x side, for keys (number, seed of the random cut; None: as in a test).
 
-        An error is returned: raised, it would reach the training process wrapped in a worker's traceback.
+        An error is returned and not raised, since it would reach the training process inside a worker's traceback.
         """
         _, channels, side, _ = self.shape
         pixels = np.empty((len(keys), side, side, channels), dtype=np.uint8)
@@ -94,7 +94,7 @@ class StreamedImages(Dataset):
     def batches(
         self, parts: Iterable[Tensor], seed: int | None, workers: int, pinned: bool = False
     ) -> Iterator[Tensor]:
-        """The images of each part of an index, in order, decoded ahead by workers; seed None: as tested on."""
+        """Yields the images of each part of an index, in order, which workers decode ahead; seed None: as in a test."""
         loader = DataLoader(
             self,
             batch_sampler=_Keys(parts, seed),
@@ -132,7 +132,7 @@ class StreamedImages(Dataset):
 
 
 class StreamSource:
-    """What ImageSource is for images in memory, for StreamedImages: fetch() decodes batch after batch ahead.
+    """An ImageSource for StreamedImages: fetch() decodes the batches ahead of their use.
 
     targets  int64, N; mean, std, augmentation, device: see ImageSource; workers: processes that decode
     """
@@ -156,15 +156,15 @@ class StreamSource:
         return len(self.images)
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The images of that index (int64) as they are tested on, and their targets."""
+        """The images of the index (int64) as in a test, and their targets."""
         source, index = next(self.fetch([index]))
         return source.plain(index)
 
     def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:
-        """For each part of an index, its images on the device, and their index there.
+        """Yields for each part of an index a source that holds its images on the device, and their index there.
 
-        seed: of the random cuts, each from (seed, image); None: as tested on. Raises ValueError naming a file that
-        cannot be read.
+        seed: of the random cuts, together with the image's number; None: the images are cut as in a test.
+        Raises ValueError that names a file that cannot be read.
         """
         parts = list(parts)
         batches = self.images.batches(parts, seed, self.workers, pinned=self.device.type == "cuda")
@@ -174,7 +174,7 @@ class StreamSource:
 
 
 class _Keys:
-    """For each part of an index the keys that StreamedImages takes, made as they are asked for."""
+    """Yields for each part of an index the keys that StreamedImages takes."""
 
     def __init__(self, parts: Iterable[Tensor], seed: int | None) -> None:
         self.parts, self.seed = parts, seed
@@ -191,8 +191,10 @@ def _as_it_is(batch: Tensor) -> Tensor:
 
 
 def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, and SIGTERM every process of a cluster's job; what they mean is for
-    the training process alone to decide. A worker ends when that says so, or is gone.
+    """Makes a worker ignore SIGINT and SIGTERM.
+
+    Ctrl-C reaches every process of a terminal, and SIGTERM every process of a cluster's job, but only the training
+    process decides what to do. A worker ends when the training process says so, or has ended.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

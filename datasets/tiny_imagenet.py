@@ -1,4 +1,4 @@
-"""Tiny-ImageNet as published: a zip file or the folder it unpacks to.
+"""Reads Tiny-ImageNet as published: a zip file, or the folder to which it unpacks.
 
 wnids.txt lists the classes in order, words.txt their names; training images are train/<wnid>/images/*.JPEG.
 The published test images have no labels, so the validation images are the test split here: they lie in one flat
@@ -15,7 +15,7 @@ import torch
 
 from conf.datasets import DatasetRow
 from datasets.archives import check, read_members
-from datasets.base import Source, Split
+from datasets.base import Location, Split
 from datasets.images import decode_images
 from datasets.places import bases
 
@@ -24,7 +24,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 @dataclass(frozen=True)
 class _Files:
-    """The data set's files wherever they lie: names relative to its folder, and a function that reads one."""
+    """The data set's files, in an archive or a folder: names relative to its folder, and a function that reads one."""
 
     label: str
     names: frozenset[str]
@@ -36,22 +36,22 @@ class _Files:
         return self.read(name).decode("utf-8").splitlines()
 
 
-def find(row: DatasetRow, data: Path) -> Source | None:
+def find(row: DatasetRow, data: Path) -> Location | None:
     """The official archive, else its unpacked folder, under data or the data set's folder in it."""
     (official,) = row.files
     for base in bases(row, data):
         if (base / official.name).is_file():
-            return Source("archive", (base / official.name,))
+            return Location("archive", (base / official.name,))
     for base in bases(row, data):
         for folder in (base / Path(official.name).stem, base):
             if (folder / "wnids.txt").is_file() and (folder / ANNOTATIONS).is_file():
-                return Source("unpacked", tuple(folder / name for name in ("wnids.txt", "words.txt", "train", "val")))
+                return Location("unpacked", tuple(folder / name for name in ("wnids.txt", "words.txt", "train", "val")))
     return None
 
 
-def read(row: DatasetRow, source: Source, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
     """Classes, training and validation images (3 x 64 x 64). Raises ValueError naming what is missing or damaged."""
-    files = _in_archive(row, source.paths[0]) if source.kind == "archive" else _in_folder(source.paths[0].parent)
+    files = _in_archive(row, location.paths[0]) if location.form == "archive" else _in_folder(location.paths[0].parent)
     wnids = [line.strip() for line in files.lines("wnids.txt") if line.strip()]
     if not wnids:
         raise ValueError(f"{files.label}: wnids.txt lists no class")

@@ -1,4 +1,4 @@
-"""From settings to everything a run needs, with nothing written yet: device, data, network, task."""
+"""A job: what a run needs, made from its settings: device, data set, network and task. It has written nothing yet."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from torch import nn
 
 import datasets
 import models
-from conf import Settings, option
+from conf import UNTRAINED, Settings
 from conf.datasets import find_row
-from conf.resolve import saved_settings
-from datasets.augment import Augmentation, ImageSource
+from conf.resolve import reject_unused_settings, saved_settings
 from datasets.batches import EvaluationBatches, TrainingBatches
-from datasets.split import held_out, held_out_rows
-from datasets.steering import DriveAugmentation, DriveBatches, DriveSource
-from datasets.stream import StreamedImages, StreamSource
+from datasets.loaders import make_batches
 from engine import checkpoint
 from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
 from engine.distributed import ALONE, Processes
@@ -30,7 +27,11 @@ from utils import derived_seed
 
 @dataclass(frozen=True)
 class Job:
-    """A run, ready to start. evaluations: by split, "Val" first where images are held out, then "Test"."""
+    """A run that is ready to start.
+
+    evaluations  by split: "Val" first, where images are held out, then "Test"
+    parameters, macs  the trainable parameters, and the multiply-accumulates for one image
+    """
 
     settings: Settings
     precision: Precision
@@ -50,9 +51,13 @@ class Job:
 
 
 def make_job(settings: Settings, weights: Path | None = None, processes: Processes = ALONE) -> Job:
-    """Raises ValueError for settings that cannot run; writes nothing but the packed data set."""
+    """The job of these settings; it starts from weights, a checkpoint, where that is given.
+
+    Raises ValueError for settings that cannot run. Nothing is written except the packed data set.
+    """
     entry(settings.net)
     row = find_row(settings.dataset)
+    reject_unused_settings(settings, row)
     device = choose_device(settings.gpu)
     if settings.batch_size % processes.count:
         raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes.count} processes")
@@ -68,7 +73,7 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
     network = make_network(settings, data)
     if start is not None:
-        take_weights(network, start, weights)
+        load_pretrained(network, start, weights)
     size, channels = data.train.images.shape[-1], data.train.images.shape[1]
     macs = mac_count(network, channels, size)
     precision = Precision.choose(settings.amp, device)
@@ -76,8 +81,7 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
         use_kernels(network, settings, precision)
     if settings.sync_bn:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    share = (processes.rank, processes.count)
-    training, evaluations = BATCHES.get(row.reader, make_batches)(settings, data, device, share)
+    training, evaluations = make_batches(settings, data, device, (processes.rank, processes.count))
     return Job(
         settings=settings,
         precision=precision,
@@ -92,15 +96,14 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     )
 
 
-def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict]:
-    """The job of a checkpoint with its weights loaded, and the checkpoint's content.
+def job_from_checkpoint(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict]:
+    """The job of a checkpoint, with its weights loaded, and the checkpoint's content.
 
-    overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, or
-    its data set is missing or has other classes.
+    overrides: settings that replace the checkpoint's and do not change the network.
+    Raises ValueError where the checkpoint holds weights only, or its data set is missing or has other classes.
     """
     content = checkpoint.load_run(weights)
-    untrained = {"val": 0.0, "compile": False, "kernels": False}
-    job = make_job(saved_settings(content["settings"], weights, overrides | untrained))
+    job = make_job(saved_settings(content["settings"], weights, overrides | UNTRAINED))
     if list(job.dataset.classes) != content["classes"]:
         raise ValueError(
             f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"
@@ -110,6 +113,7 @@ def finished_job(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict
 
 
 def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
+    """The network of the settings with new weights, for the classes and images of the data set."""
     return models.create(
         settings.net,
         num_classes=len(data.classes),
@@ -135,73 +139,16 @@ def use_kernels(network: nn.Module, settings: Settings, precision: Precision) ->
 
 
 def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """The network on the device, its weights in the channels_last memory format if wanted."""
     return network.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
 
 
-def make_batches(
-    settings: Settings, data: datasets.Dataset, device: torch.device, share: tuple[int, int]
-) -> tuple[TrainingBatches, dict[str, EvaluationBatches]]:
-    """The training batches, and those of each split that is evaluated."""
-    refuse(settings, correction=0.0, brightness=1.0, zero_drop=0.0)
-    augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
+def load_pretrained(network: nn.Module, content: dict, path: Path) -> None:
+    """Loads the weights of a checkpoint as a start for training.
 
-    def source(split: datasets.Split) -> ImageSource | StreamSource:
-        given = (split.images, split.targets, data.mean, data.std, augmentation, device)
-        if isinstance(split.images, StreamedImages):
-            return StreamSource(*given, settings.workers)
-        return ImageSource(*given)
-
-    train, test = source(data.train), source(data.test)
-    training_index, validation_index = held_out(data.train.targets, settings.val)
-    training = TrainingBatches(
-        train, training_index, settings.batch_size, settings.seed, settings.shuffle, share, settings.steps
-    )
-    evaluations = {"Test": EvaluationBatches(test, torch.arange(len(test)), share=share)}
-    if len(validation_index):
-        evaluations = {"Val": EvaluationBatches(train, validation_index, share=share), **evaluations}
-    return training, evaluations
-
-
-def make_drive_batches(
-    settings: Settings, data: datasets.Dataset, device: torch.device, share: tuple[int, int]
-) -> tuple[TrainingBatches, dict[str, EvaluationBatches]]:
-    """As make_batches(), for the rows of a drive; -val holds out whole stretches of it."""
-    refuse(settings, crop=0, rotation=0.0)
-    augmentation = DriveAugmentation(settings.correction, settings.brightness, settings.flip)
-    train = DriveSource(data.train.images, data.train.targets, data.mean, data.std, augmentation, device)
-    unvaried = Augmentation(crop=0, flip=False, rotation=0.0)
-    test = ImageSource(data.test.images, data.test.targets, data.mean, data.std, unvaried, device)
-    training_index, validation_index = held_out_rows(len(train), settings.val)
-    training = DriveBatches(
-        train,
-        training_index,
-        settings.batch_size,
-        settings.seed,
-        settings.shuffle,
-        share,
-        settings.steps,
-        zero_drop=settings.zero_drop,
-    )
-    evaluations = {"Test": EvaluationBatches(test, torch.arange(len(test)), share=share)}
-    if len(validation_index):
-        evaluations = {"Val": EvaluationBatches(train, validation_index, share=share), **evaluations}
-    return training, evaluations
-
-
-# What makes batches, by the data set's reader; make_batches for all others.
-BATCHES = {"driving": make_drive_batches}
-
-
-def refuse(settings: Settings, **neutral: float) -> None:
-    """Raises ValueError for a knob that this data set has no use for, unless it is at its neutral value."""
-    for name, value in neutral.items():
-        if getattr(settings, name) != value:
-            given = f"{option(name)} {getattr(settings, name):g}"
-            raise ValueError(f"{given}: not for -dataset {settings.dataset}; give {option(name)} {value:g}")
-
-
-def take_weights(network: nn.Module, content: dict, path: Path) -> None:
-    """Starts network from a checkpoint; a classifier for another number of classes stays new, and that is said."""
+    A classifier for another number of classes keeps its new weights, and a line is printed that says so.
+    Raises ValueError for the weights of another network.
+    """
     state = checkpoint.network_weights(content)
     own = network.state_dict()
     for key in ("head.classifier.weight", "head.classifier.bias"):

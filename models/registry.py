@@ -88,7 +88,9 @@ def create(
     """
     known = entry(name)
     if image_size < SMALLEST_IMAGE:
-        raise ValueError(f"image size {image_size}: too small for {name}, which halves its map three times; give 8 or more")
+        raise ValueError(
+            f"image size {image_size}: too small for {name}, which halves its map three times; give 8 or more"
+        )
     if min(num_classes, in_channels) < 1:
         raise ValueError(f"{name}: num_classes {num_classes} and in_channels {in_channels} must be at least 1")
     options = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)

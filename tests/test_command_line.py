@@ -14,6 +14,7 @@ import torch
 
 import main
 import models
+from conf import FIELDS
 from conf.resolve import settings as resolve
 from engine import checkpoint
 
@@ -108,8 +109,7 @@ def write_images(folder: Path, train: tuple[str, ...], test: tuple[str, ...]) ->
 
 def call(capsys, *words: str) -> tuple[int, str]:
     """(exit status, what stood on stderr) of main.py with these words."""
-    sys.argv = ["main.py", *words]
-    status = main.main()
+    status = main.main(words)
     return status, capsys.readouterr().err
 
 
@@ -146,6 +146,14 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -warm 16", "longer than the whole run"),
     ("-net cheapV3 -dataset digits -milestones 9 3", "must rise"),
     ("-net cheapV3 -dataset digits -recipe imagenet", "-random-resized-crop 0.08: cuts from images as large as"),
+    # none of these data sets is there: they are refused before anything is loaded
+    (
+        "-net cheapV3 -dataset cifar100 -correction 0.2",
+        "not for -dataset cifar100; give -correction 0",
+    ),
+    ("-net cheapV3 -dataset cifar100 -recipe driving -dry", "-correction 0.25: not for -dataset cifar100"),
+    ("-net EffNet -dataset driving -crop 4", "-crop 4: not for -dataset driving; give -crop 0"),
+    ("-net EffNet -dataset driving -label-smoothing 0.1", "-label-smoothing 0.1: driving has no labels"),
     ("-net cheapV3 -dataset digits -patience -1", "-patience -1: must be at least 0"),
     ("-net cheapV3 -dataset digits -name a/b", "plain word"),
     ("-net cheapV3 -dataset digits -weights gone.pth", "gone.pth: cannot be read"),
@@ -248,9 +256,8 @@ def test_no_network_says_where_the_file_goes(place, capsys, monkeypatch):
 
 
 def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
-    sys.argv = "main.py --net cheapV3 -dataset digits -s False -b 32 --epochs 30 -dry".split()
     before = sorted(place.rglob("*"))
-    assert main.main() == 0
+    assert main.main("--net cheapV3 -dataset digits -s False -b 32 --epochs 30 -dry".split()) == 0
     printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert printed["shuffle"] == "False" and printed["batch_size"] == "32"
     assert printed["warm"] == "6.0"  # two of the recipe's ten epochs are six of thirty
@@ -259,9 +266,33 @@ def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
 
 @pytest.mark.parametrize("word", ["-s", "-s true", "-s True", "--s 1"])
 def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
-    sys.argv = f"main.py -net cheapV3 -dataset digits {word} -dry".split()
-    assert main.main() == 0
+    assert main.main(f"-net cheapV3 -dataset digits {word} -dry".split()) == 0
     assert "shuffle: True" in capsys.readouterr().out
+
+
+ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every".split())
+ALSO = {
+    "resume": {"out", "compile"},
+    "test": {"weights", "dataset"},
+    "export": {"weights", "dataset"},
+    "predict": {"weights"},
+    "compare": {"out"},
+}
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_settings_that_may_be_given_with_a_command(command):
+    """Those that do not change what was trained, and the command's own arguments."""
+
+    def is_accepted(name: str) -> bool:
+        needed = {"weights": "a.pth"} if "weights" in ALSO[command] else {}
+        try:
+            main.check_commands({command: True}, needed | {name: 1})
+        except ValueError:
+            return False
+        return True
+
+    assert {name for name in FIELDS if is_accepted(name)} == ALWAYS | ALSO[command]
 
 
 def test_as_a_program(tmp_path):

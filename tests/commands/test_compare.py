@@ -7,7 +7,6 @@ import math
 import os
 import re
 import statistics
-import sys
 from dataclasses import asdict
 
 import pytest
@@ -23,8 +22,7 @@ from engine import checkpoint
 
 def compare(out, capsys) -> tuple[list[list[str]], list[dict], str]:
     """(cells of the markdown lines, rows of the CSV, stderr)."""
-    sys.argv = ["main.py", "-compare", "-out", str(out)]
-    status = main.main()
+    status = main.main(["-compare", "-out", str(out)])
     printed, error = capsys.readouterr()
     assert status == 0, error
     where = f"written to {out / 'runs' / 'compare.csv'} and {out / 'runs' / 'compare.png'}"
@@ -66,13 +64,12 @@ def test_real_runs(tmp_path, capsys):
     """Two seeds of one run, one of another, and one that starts from the first's weights: what stands in the table
     stands in the results and on disk.
     """
-    run = "main.py -net EffNet -dataset digits -size 8 -epochs 1 -b 256 -lr 0.01 -warm 0 -gpu false"
+    run = "-net EffNet -dataset digits -size 8 -epochs 1 -b 256 -lr 0.01 -warm 0 -gpu false"
     folder = tmp_path / "checkpoints" / "EffNet"
     start = folder / "digits-a" / "last.pth"
     others = (f"{run} -seed 2 -name b", f"{run} -seed 1 -name c -val 0.1 -flip", f"{run} -seed 3 -weights {start}")
     for words in (f"{run} -seed 1 -name a", *others):
-        sys.argv = [*words.split(), "-out", str(tmp_path)]
-        assert main.main() == 0
+        assert main.main([*words.split(), "-out", str(tmp_path)]) == 0
     capsys.readouterr()
     one, two, other = (json.loads((folder / f"digits-{name}" / "result.json").read_text()) for name in "abc")
     _, rows, error = compare(tmp_path, capsys)
@@ -112,7 +109,15 @@ def test_the_markdown_table(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "given",
-    [dict(lr=0.2), dict(epochs=30), dict(recipe="fast"), dict(width=0.5), dict(val=0.1), dict(rotation=0.0)],
+    [
+        dict(lr=0.2),
+        dict(epochs=30),
+        dict(recipe="fast"),
+        dict(width=0.5),
+        dict(val=0.1),
+        dict(rotation=0.0),
+        dict(sync_bn=True),
+    ],
     ids=str,
 )
 def test_what_tells_runs_apart(tmp_path, capsys, given):
@@ -132,6 +137,12 @@ def test_what_does_not(tmp_path, capsys):
     saved.write_text("".join(line for line in saved.open() if not line.startswith("patience")))
     _, (row,), _ = compare(tmp_path, capsys)
     assert row["seeds"] == "1 2"
+
+
+def test_a_run_with_the_recipe_of_its_data_set_has_changed_nothing(tmp_path, capsys):
+    leave(tmp_path, "a", dataset="driving")
+    _, (row,), _ = compare(tmp_path, capsys)
+    assert row["recipe"] == "driving" and row["changed"] == ""
 
 
 def test_a_table_for_each_data_set(tmp_path, capsys):
@@ -226,6 +237,5 @@ REST = {"optimizer": "adam", "schedule": "cosine"}
 def test_runs_that_have_not_finished_are_none(tmp_path, capsys):
     leave(tmp_path, "a")
     (tmp_path / "checkpoints/cheapV2/a/result.json").unlink()
-    sys.argv = ["main.py", "-compare", "-out", str(tmp_path)]
-    assert main.main() == 2
+    assert main.main(["-compare", "-out", str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err and not (tmp_path / "runs").exists()

@@ -16,8 +16,9 @@ from torch import nn
 
 import main
 import models
-from engine import checkpoint, export
-from engine.export import export_onnx, onnx_runner, to_onnx
+from commands import export
+from commands.export import export_onnx, onnx_runner, to_onnx
+from engine import checkpoint
 from models.fold import fold
 from models.layers import GlobalAveragePool
 from models.literal import from_literal
@@ -157,15 +158,13 @@ def test_the_exporter_is_silent(tmp_path, capfd, caplog, recwarn):
 def run_folder(tmp_path_factory):
     """What one short run on the digits leaves."""
     out = tmp_path_factory.mktemp("run")
-    words = "main.py -net cheapV3_small -dataset digits -epochs 1 -b 64 -size 8 -name try1 -gpu false -out"
-    sys.argv = [*words.split(), str(out)]
-    assert main.main() == 0
+    words = "-net cheapV3_small -dataset digits -epochs 1 -b 64 -size 8 -name try1 -gpu false -out"
+    assert main.main([*words.split(), str(out)]) == 0
     return out / "checkpoints" / "cheapV3_small" / "digits-try1"
 
 
 def call(*words: object) -> int:
-    sys.argv = ["main.py", *map(str, words)]
-    return main.main()
+    return main.main(list(map(str, words)))
 
 
 def test_command_line(run_folder, capfd):

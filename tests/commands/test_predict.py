@@ -26,8 +26,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 
 
 def call(capsys, *words: object) -> tuple[int, str, str]:
-    sys.argv = ["main.py", *map(str, words)]
-    status = main.main()
+    status = main.main(list(map(str, words)))
     return status, *capsys.readouterr()
 
 

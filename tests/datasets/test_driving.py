@@ -11,7 +11,7 @@ from PIL import Image
 import datasets
 from conf.datasets import find_row
 from datasets import driving
-from datasets.split import held_out_rows
+from datasets.split import held_out_driving
 from tests.helpers.drive import CAMERAS, REAL, angle_of, write_drive
 
 ROW = find_row("driving")
@@ -188,7 +188,7 @@ def test_test_rows_are_whole_stretches_of_the_drive():
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.25, 0.5, 0.9])
 def test_rows_held_out_by_share_are_stretches_too(share):
-    training, validation = held_out_rows(400, share)
+    training, validation = held_out_driving(400, share)
     assert torch.equal(torch.cat([training, validation]).sort().values, torch.arange(400))
     assert len(validation) / 400 == pytest.approx(share, abs=0.05)
     assert int((validation.diff() != 1).sum()) < 10
@@ -197,7 +197,7 @@ def test_rows_held_out_by_share_are_stretches_too(share):
 
 def test_a_share_too_small_is_refused():
     with pytest.raises(ValueError, match="-val 0.0001"):
-        held_out_rows(400, 0.0001)
+        held_out_driving(400, 0.0001)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real drive is not laid out")

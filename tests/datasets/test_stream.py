@@ -217,8 +217,7 @@ def test_of_many_images_a_sample_gives_mean_and_std(photos, tmp_path, monkeypatc
 
 
 def start(words: str, out: Path) -> int:
-    sys.argv = [*words.split(), "-out", str(out), "-data", str(out / "data")]
-    return main.main()
+    return main.main([*words.split(), "-out", str(out), "-data", str(out / "data")])
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -230,7 +229,7 @@ def test_a_run_gives_the_same_weights_with_any_number_of_workers_and_when_resume
     photos, tmp_path, capsys, monkeypatch
 ):
     run = (
-        f"main.py -net EffNet -dataset {photos} -size 32 -recipe imagenet -epochs 2 -b 8 -name try1 -gpu false "
+        f"-net EffNet -dataset {photos} -size 32 -recipe imagenet -epochs 2 -b 8 -name try1 -gpu false "
         "-log-every 1 -save-every 0"
     )
     assert start(f"{run} -w 0", tmp_path / "alone") == 0
@@ -245,8 +244,7 @@ def test_a_run_gives_the_same_weights_with_any_number_of_workers_and_when_resume
         patch.setattr(RunLog, "steps", stop_at_6)
         assert start(f"{run} -w 2", tmp_path / "workers") == 2
     capsys.readouterr()
-    sys.argv = f"main.py -resume last -w 1 -out {tmp_path / 'workers'}".split()
-    assert main.main() == 0
+    assert main.main(f"-resume last -w 1 -out {tmp_path / 'workers'}".split()) == 0
     assert "going on from epoch 2, batch 3 of 4" in capsys.readouterr().out
     first, second = weights(tmp_path / "alone"), weights(tmp_path / "workers")
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -38,9 +38,8 @@ def signal_at(step: int, number: int, times: int = 1):
 
 def stopped_run(out: Path) -> int:
     """The run of tests/helpers/runs.py in this process, which a signal is to stop; its exit status."""
-    sys.argv = [*RUN.split(), "-log-every", "2", "-out", str(out)]
     with pytest.raises(SystemExit) as stop:
-        main.main()
+        main.main([*RUN.split(), "-log-every", "2", "-out", str(out)])
     return stop.value.code
 
 
@@ -57,7 +56,7 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on(finished, tmp_path, c
         assert stopped_run(tmp_path) == 128 + number
     stopped = checkpoint.load_run(checkpoints(tmp_path) / "last.pth")
     assert stopped["epoch"] == 1 and stopped["step"] == 32
-    command = re.search(r"go on with: python (main\.py -resume \S+)", capfd.readouterr().out)[1]
+    command = re.search(r"go on with: python main\.py (-resume \S+)", capfd.readouterr().out)[1]
     printed = start(command, tmp_path)
     assert f"going on from epoch 2, batch {stopped['batch'] + 1}" in printed
     assert_same_end(finished, tmp_path)
@@ -78,7 +77,7 @@ def test_a_signal_within_an_evaluation(finished, tmp_path, monkeypatch):
         assert stopped_run(tmp_path) == 143
     stopped = checkpoint.load_run(checkpoints(tmp_path) / "last.pth")
     assert stopped["epoch"] == 0 and stopped["batch"] == stopped["steps_per_epoch"] and not stopped["history"]
-    start("main.py -resume last", tmp_path)
+    start("-resume last", tmp_path)
     assert_same_end(finished, tmp_path)
 
 
@@ -114,8 +113,7 @@ def test_ctrl_c_before_training_is_one_line(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(conf.resolve, "settings", typed)
-    sys.argv = "main.py -net cheapV3 -dataset digits".split()
-    assert main.main() == 130
+    assert main.main("-net cheapV3 -dataset digits".split()) == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -139,7 +137,7 @@ def test_a_damaged_last_checkpoint_is_named_and_an_older_one_taken(finished, unf
     last, best = folder / "last.pth", next(folder.glob("*-best.pth"))
     last.write_bytes(last.read_bytes()[:-100])
     (folder / ".last.pth.cutoff.tmp").write_bytes(b"what a kill within a write leaves")
-    start(f"main.py -resume {folder}", unfinished)
+    start(f"-resume {folder}", unfinished)
     error = capsys.readouterr().err
     assert f"{last}: " in error and "damaged" in error and f"{best} is whole" in error
     assert not list(folder.glob(".*"))
@@ -149,8 +147,7 @@ def test_a_damaged_last_checkpoint_is_named_and_an_older_one_taken(finished, unf
 def test_no_whole_checkpoint_is_one_line(unfinished, capsys):
     for path in checkpoints(unfinished).glob("*.pth"):
         path.write_bytes(b"\0" * 1000)
-    sys.argv = ["main.py", "-resume", str(checkpoints(unfinished))]
-    assert main.main() == 2
+    assert main.main(["-resume", str(checkpoints(unfinished))]) == 2
     error = capsys.readouterr().err
     assert "no checkpoint can be read" in error and len(error.splitlines()) == 1
 
@@ -160,8 +157,7 @@ def test_another_data_set_under_the_same_name_is_refused(unfinished, capsys):
     content = checkpoint.load_run(last)
     content["steps_per_epoch"] += 1
     checkpoint.save(last, content)
-    sys.argv = ["main.py", "-resume", str(last.parent)]
-    assert main.main() == 2
+    assert main.main(["-resume", str(last.parent)]) == 2
     assert "not the data set that it was" in capsys.readouterr().err
 
 
@@ -177,11 +173,11 @@ def test_a_full_disk_ends_in_one_line(tmp_path):
     checkpoint.save(last, content)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     limited = (
-        "import main, resource, sys; sys.argv = sys.argv[1:];"
+        "import main, resource, sys;"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({last.stat().st_size // 2},) * 2);"
-        "raise SystemExit(main.main())"
+        "raise SystemExit(main.main(sys.argv[1:]))"
     )
-    words = [sys.executable, "-c", limited, "main.py", "-resume", str(folder)]
+    words = [sys.executable, "-c", limited, "-resume", str(folder)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "not written" in done.stderr and f"-resume {folder}" in done.stderr

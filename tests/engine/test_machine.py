@@ -44,10 +44,7 @@ def test_a_compiled_run_is_the_run(tmp_path, monkeypatch):
         start(RUN + f" -epochs 1{more}", tmp_path / name)
         losses.append([point.value for point in curves(tmp_path / name).Scalars("Train/loss")])
     assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-3) and losses[0] != losses[1]
-    monkeypatch.setattr(
-        sys, "argv", ["main.py", "-test", "-weights", str(checkpoints(tmp_path / "compiled") / "last.pth")]
-    )
-    assert main.main() == 0
+    assert main.main(["-test", "-weights", str(checkpoints(tmp_path / "compiled") / "last.pth")]) == 0
 
 
 @pytest.mark.slow

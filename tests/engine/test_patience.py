@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import sys
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from engine.state import TrainState
 
 # Two epochs that learn, then a rate of zero: once the running statistics have settled, the score stays.
 RUN = (
-    "main.py -net EffNet -dataset digits -size 8 -val 0.8 -epochs 12 -b 16 -s false -lr 0.01 -warm 0 -ema 0 "
+    "-net EffNet -dataset digits -size 8 -val 0.8 -epochs 12 -b 16 -s false -lr 0.01 -warm 0 -ema 0 "
     "-schedule step -milestones 2 -gamma 0 -gpu false -name one"
 )
 PATIENCE = 2
@@ -29,8 +28,7 @@ class Killed(BaseException):
 
 
 def run(words: str, out) -> None:
-    sys.argv = [*words.split(), "-out", str(out)]
-    assert main.main() == 0
+    assert main.main([*words.split(), "-out", str(out)]) == 0
 
 
 def result(out) -> dict:
@@ -87,7 +85,7 @@ def test_it_stops_where_the_validation_error_says(whole, stopped):
 
 
 def test_it_is_said(stopped, tmp_path, capsys):
-    run(f"main.py -resume {stopped / 'checkpoints/EffNet/digits-one'}", stopped)
+    run(f"-resume {stopped / 'checkpoints/EffNet/digits-one'}", stopped)
     epochs = result(stopped)["epochs trained"]
     line = f"stopped early, after {epochs} of 12 epochs: 2 in a row without a better score on the validation images"
     assert line in capsys.readouterr().out.splitlines()
@@ -111,7 +109,7 @@ def test_a_killed_run_stops_at_the_same_epoch(stopped, tmp_path, monkeypatch, pl
         else:
             patch.setattr("engine.run.make_result", killing(None, lambda job: True))
         run(f"{RUN} -patience {PATIENCE} -log-every 6 -save-every 0", tmp_path)
-    run("main.py -resume last", tmp_path)
+    run("-resume last", tmp_path)
     assert without_times(result(tmp_path)) == without_times(result(stopped))
     assert all(torch.equal(value, weights(tmp_path)[key]) for key, value in weights(stopped).items())
 

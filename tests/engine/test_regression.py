@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import sys
 
 import numpy
 import pytest
@@ -14,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main
 from datasets import driving
-from datasets.split import held_out_rows
+from datasets.split import held_out_driving
 from engine import angles, checkpoint
 from engine.logs import RunLog
 from engine.tasks import Regression
@@ -22,14 +21,13 @@ from tests.helpers.drive import angle_of, write_drive
 
 COUNT, EPOCHS, STEPS = 60, 3, 30
 RUN = (
-    f"main.py -net EffNet -dataset driving -size 16 -epochs {EPOCHS} -steps {STEPS} -b 32 -lr 2e-3 -val 0.2 -name try1 "
+    f"-net EffNet -dataset driving -size 16 -epochs {EPOCHS} -steps {STEPS} -b 32 -lr 2e-3 -val 0.2 -name try1 "
     "-seed 3 -gpu false"
 )
 
 
 def call(words: str, capsys) -> tuple[int, str, str]:
-    sys.argv = words.split()
-    status = main.main()
+    status = main.main(words.split())
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -44,8 +42,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
-    sys.argv = [*RUN.split(), "-data", str(data), "-out", str(out)]
-    assert main.main() == 0
+    assert main.main([*RUN.split(), "-data", str(data), "-out", str(out)]) == 0
     return out
 
 
@@ -66,7 +63,7 @@ def true_angles() -> dict[str, numpy.ndarray]:
     """Of each split, worked out from what was written."""
     testing = driving.held_out_stretches(COUNT)
     rest = [angle_of(number) for number in range(COUNT) if not testing[number]]
-    train, validation = (numpy.array(rest)[index.numpy()] for index in held_out_rows(len(rest), 0.2))
+    train, validation = (numpy.array(rest)[index.numpy()] for index in held_out_driving(len(rest), 0.2))
     test = [angle_of(number) for number in range(COUNT) if testing[number]]
     return {"train": train, "val": validation, "test": numpy.array(test), "all training": numpy.array(rest)}
 
@@ -126,7 +123,7 @@ def test_best_is_the_least_loss(finished):
 
 
 def test_dash_test_reproduces_the_figures(finished, capsys):
-    status, printed, _ = call(f"main.py -test -weights {checkpoints(finished) / 'last.pth'} -gpu false", capsys)
+    status, printed, _ = call(f"-test -weights {checkpoints(finished) / 'last.pth'} -gpu false", capsys)
     found = result(finished)
     assert status == 0
     assert f"MSE {found['test loss']:.4f} (always zero {found['test loss of always zero']:.4f}" in printed
@@ -151,7 +148,7 @@ def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(finished, data
         call(f"{RUN} -data {data} -out {tmp_path} -log-every 4 -save-every 0", capsys)
     stopped = checkpoint.load_run(checkpoints(tmp_path) / "last.pth")
     assert stopped["epoch"] == 1 and 0 < stopped["batch"] < STEPS
-    status, printed, error = call(f"main.py -resume {checkpoints(tmp_path)}", capsys)
+    status, printed, error = call(f"-resume {checkpoints(tmp_path)}", capsys)
     assert status == 0 and "going on from epoch 2" in printed, error
     first, again = (checkpoint.load_run(checkpoints(out) / "last.pth") for out in (finished, tmp_path))
     assert all(torch.equal(first["network"][key], again["network"][key]) for key in first["network"])
@@ -174,7 +171,7 @@ def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(finished, data
     ],
 )
 def test_knobs_of_other_data_are_refused(data, tmp_path, capsys, words, message):
-    status, _, error = call(f"main.py -net EffNet -size 16 -data {data} -out {tmp_path} {words}", capsys)
+    status, _, error = call(f"-net EffNet -size 16 -data {data} -out {tmp_path} {words}", capsys)
     assert status == 2 and message in error and len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
@@ -242,19 +239,19 @@ def test_predict_gives_the_angles_that_the_test_measured(finished, data, capsys)
     rows = [number for number in range(COUNT) if testing[number]]
     frames = [str(data / "driving" / "IMG" / f"center_{number:03}.jpg") for number in rows]
     weights = checkpoints(finished) / "last.pth"
-    status, printed, _ = call(f"main.py -predict {' '.join(frames)} -weights {weights} -gpu false", capsys)
+    status, printed, _ = call(f"-predict {' '.join(frames)} -weights {weights} -gpu false", capsys)
     assert status == 0
     found = list(csv.DictReader(printed.splitlines()))
     assert [row["path"] for row in found] == frames
     errors = [abs(float(row["degrees"]) - 25 * angle_of(number)) for row, number in zip(found, rows, strict=True)]
     assert numpy.mean(errors) == pytest.approx(result(finished)["test mean absolute error (degrees)"], abs=1e-3)
     assert float(found[0]["degrees"]) == pytest.approx(25 * float(found[0]["angle"]), abs=1e-3)
-    status, printed, _ = call(f"main.py -predict {frames[0]} -weights {weights} -gpu false", capsys)
+    status, printed, _ = call(f"-predict {frames[0]} -weights {weights} -gpu false", capsys)
     assert status == 0 and f"{found[0]['degrees']} degrees" in printed
 
 
 def test_predict_refuses_what_is_no_frame(finished, tmp_path, capsys):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     weights = checkpoints(finished) / "last.pth"
-    status, _, error = call(f"main.py -predict {tmp_path / 'a.png'} -weights {weights} -gpu false", capsys)
+    status, _, error = call(f"-predict {tmp_path / 'a.png'} -weights {weights} -gpu false", capsys)
     assert status == 2 and "64x64 pixels" in error and len(error.splitlines()) == 1

@@ -65,9 +65,8 @@ def test_what_a_run_leaves(finished):
 
 
 def test_dash_test_reproduces_the_figures(finished, capsys):
-    words = f"main.py -test -weights {checkpoints(finished) / 'last.pth'} -gpu false"
-    sys.argv = words.split()
-    assert main.main() == 0
+    words = f"-test -weights {checkpoints(finished) / 'last.pth'} -gpu false"
+    assert main.main(words.split()) == 0
     printed = capsys.readouterr().out
     found = result(finished)
     assert f"loss {found['test loss']:.4f}" in printed
@@ -99,28 +98,28 @@ def test_weights_of_other_classes_start_a_run(finished, tmp_path, capsys):
 
     write_images(tmp_path / "pets", train=("cat", "dog"), test=("cat", "dog"))
     weights = checkpoints(finished) / "last.pth"
-    sys.argv = (
-        f"main.py -net EffNet -dataset {tmp_path / 'pets'} -epochs 1 -weights {weights} -out {tmp_path} "
+    words = (
+        f"-net EffNet -dataset {tmp_path / 'pets'} -epochs 1 -weights {weights} -out {tmp_path} "
         "-b 4 -lr 1e-9 -gpu false"
-    ).split()
-    status = main.main()
+    )
+    status = main.main(words.split())
     captured = capsys.readouterr()
     assert status == 2 and "blocks.0.pointwise.conv.weight" in captured.err  # grey digits against colour images
 
 
 def test_a_single_left_over_image_joins_the_batch_before(tmp_path):
     """1,437 = 4 x 359 + 1: batch norm could not take the last image alone."""
-    words = "main.py -net EffNet -dataset digits -size 8 -epochs 1 -b 359 -name try1 -gpu false"
+    words = "-net EffNet -dataset digits -size 8 -epochs 1 -b 359 -name try1 -gpu false"
     printed = start(words, tmp_path)
     assert "1 epochs of 4 steps" in printed
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
-    sys.argv = [
-        *"main.py -net EffNet -dataset digits -size 8 -b 64 -epochs 2 -optimizer sgd -lr 1e30 -warm 0".split(),
+    words = [
+        *"-net EffNet -dataset digits -size 8 -b 64 -epochs 2 -optimizer sgd -lr 1e30 -warm 0".split(),
         *f"-log-every 3 -name try1 -gpu false -out {tmp_path}".split(),
     ]
-    assert main.main() == 2
+    assert main.main(words) == 2
     error = capsys.readouterr().err
     assert "the loss of step" in error and "learning rate of 9.783e+29" in error
     saved = list(tmp_path.rglob("*.pth"))
@@ -162,8 +161,7 @@ def measured(self, first, losses, rates):
     seen[first + len(losses)] = (pages, len(os.listdir("/proc/self/fd")))
 
 RunLog.steps = measured
-sys.argv = sys.argv[1:]
-assert main.main() == 0
+assert main.main(sys.argv[1:]) == 0
 print("FOUND", json.dumps([seen[200], seen[2000]]))
 """
 
@@ -191,7 +189,7 @@ def test_freed_memory_is_kept():
 @pytest.mark.slow
 def test_two_thousand_steps_stay_flat(tmp_path):
     """Memory at step 2,000 within 5 % of step 200, as many open files; over 11 evaluations and saves."""
-    words = f"main.py -net EffNet -dataset digits -size 8 -b 8 -epochs 12 -log-every 20 -gpu false -out {tmp_path}"
+    words = f"-net EffNet -dataset digits -size 8 -b 8 -epochs 12 -log-every 20 -gpu false -out {tmp_path}"
     done = subprocess.run([sys.executable, "-c", FLAT, *words.split()], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (memory, files), (memory_later, files_later) = json.loads(done.stdout.partition("FOUND ")[2])

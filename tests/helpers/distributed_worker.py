@@ -13,9 +13,9 @@ import models
 from conf.datasets import find_row
 from conf.resolve import settings
 from datasets import load
+from datasets.loaders import make_batches
 from engine.device import Precision
 from engine.distributed import joined
-from engine.job import make_batches
 from engine.loop import evaluate, train_epoch
 from engine.state import TrainState
 from engine.tasks import Classification

@@ -16,7 +16,7 @@ from PIL import Image
 import datasets
 from conf.datasets import DATASETS, DatasetRow, OfficialFile, find_row
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = ("apple", "bee", "cup")

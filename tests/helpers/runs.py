@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import sys
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,17 +11,16 @@ import main
 
 EPOCHS = 3
 RUN = (
-    f"main.py -net EffNet -dataset digits -size 8 -epochs {EPOCHS} -b 64 -warm 0.5 -lr 0.01 -ema 0.5 "
+    f"-net EffNet -dataset digits -size 8 -epochs {EPOCHS} -b 64 -warm 0.5 -lr 0.01 -ema 0.5 "
     "-val 0.1 -name try1 -seed 3 -gpu false"
 )
 
 
 def start(words: str, out: Path) -> str:
     """Runs the command line in this process to its end; returns what it printed."""
-    sys.argv = [*words.split(), "-out", str(out)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        status = main.main()
+        status = main.main([*words.split(), "-out", str(out)])
     assert status == 0, printed.getvalue()
     return printed.getvalue()
 

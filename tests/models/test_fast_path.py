@@ -120,7 +120,7 @@ def uncompiled(tmp_path, monkeypatch):
     build._built.cache_clear()
 
 
-DIGITS = "main.py -dataset digits -size 8 -gpu false -name a -epochs 1 -b 128 -warm 0.5"
+DIGITS = "-dataset digits -size 8 -gpu false -name a -epochs 1 -b 128 -warm 0.5"
 
 
 @pytest.mark.parametrize("word, compiler", [("true", "cc"), ("", "/no/compiler")])
@@ -147,10 +147,8 @@ def test_a_run_with_and_without(uncompiled, tmp_path, monkeypatch, word, compile
 )
 def test_demanded_where_it_cannot_be(uncompiled, tmp_path, monkeypatch, capsys, words, compiler, message):
     monkeypatch.setenv("CC", compiler)
-    monkeypatch.setattr(
-        sys, "argv", [*DIGITS.split(), *words.split(), "-kernels", "true", "-out", str(tmp_path / "out")]
-    )
-    assert main.main() == 2 and not (tmp_path / "out").exists()
+    argv = [*DIGITS.split(), *words.split(), "-kernels", "true", "-out", str(tmp_path / "out")]
+    assert main.main(argv) == 2 and not (tmp_path / "out").exists()
     said = capsys.readouterr().err
     assert f"-kernels true: {message}" in said and len(said.splitlines()) == 1
 

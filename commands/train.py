@@ -1,4 +1,4 @@
-"""What main.py asks for: a new run, going on with one, the test of finished weights."""
+"""-net and -resume: trains a network from the start, or continues a run that was stopped."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from conf import Settings
 from conf.resolve import saved_settings
 from engine import checkpoint
 from engine.distributed import Processes, joined, restarts
-from engine.folders import Folders, begun_run
-from engine.job import Job, finished_job, make_job
-from engine.loop import evaluate
+from engine.folders import Folders, begun_run, newest_run
+from engine.job import Job, make_job
 from engine.run import LAST, Run
 from engine.state import TrainState
 
 
 def train(settings: Settings) -> dict:
-    """A new run, from settings.weights where they are given; returns its result, which is also written to result.json.
+    """Trains a new run, from settings.weights where they are given; returns its result, as result.json has it.
 
-    Where torch's launcher starts it again after a failure, the run that it had begun goes on.
+    Where torch's launcher starts the program again after a failure, it continues the run that it had begun.
     """
     with joined(settings.gpu) as processes:
         text = settings_text(settings)
         folder = processes.from_first(lambda: begun_run(settings, text)) if restarts() else None
         if folder is not None:
-            return go_on(folder, {}, processes)
+            return continue_run(folder, {}, processes)
         weights = Path(settings.weights) if settings.weights else None
         job = processes.in_turn(lambda: make_job(settings, weights, processes))
         folders = processes.from_first(lambda: new_folders(settings, text))
@@ -36,55 +35,53 @@ def train(settings: Settings) -> dict:
 
 
 def settings_text(settings: Settings) -> str:
-    """settings.yaml, which is for people to read: a resume takes the settings from the checkpoint."""
+    """The text of settings.yaml, which is for people to read: -resume takes the settings from the checkpoint."""
     plain = dataclasses.asdict(settings) | {"milestones": list(settings.milestones)}
     return yaml.safe_dump(plain, sort_keys=False)
 
 
 def new_folders(settings: Settings, text: str) -> Folders:
+    """Makes the folders of a new run and writes text, its settings.yaml. Raises ValueError where the name is taken."""
     folders = Folders.new(settings)
     folders.checkpoints.mkdir(parents=True)
     checkpoint.write_atomically(folders.checkpoints / "settings.yaml", text.encode())
     return folders
 
 
-def resume(folder: Path, overrides: dict[str, object]) -> dict:
-    """Goes on with the run whose checkpoints lie in folder. overrides: settings that do not change its result.
+def resume(folder: str, out: Path, overrides: dict[str, object]) -> dict:
+    """Continues the run whose checkpoints lie in folder; 'last' is the run under out that saved last.
 
+    overrides: settings that do not change its result. Returns the result, as train() does.
     Raises ValueError where no checkpoint can be read, or the data set is not what it was.
     """
+    checkpoints = newest_run(out) if folder == "last" else Path(folder)
     with joined(overrides.get("gpu")) as processes:
-        return go_on(folder, overrides, processes)
+        return continue_run(checkpoints, overrides, processes)
 
 
-def go_on(folder: Path, overrides: dict[str, object], processes: Processes) -> dict:
-    path, content, job = processes.in_turn(lambda: saved_job(folder, overrides, processes))
+def continue_run(folder: Path, overrides: dict[str, object], processes: Processes) -> dict:
+    """Trains the rest of the run whose checkpoints lie in folder, in each of the processes; returns its result."""
+    path, content, job = processes.in_turn(lambda: latest_job(folder, overrides, processes))
     folder, settings = folder.resolve(), job.settings
     folders = Folders(folder.parents[2] / "runs" / folder.parent.name / folder.name, folder)
     if processes.is_first:
-        for unfinished in folder.glob(".*.pth.*.tmp"):  # of a write that the machine or SIGKILL cut off
+        for unfinished in folder.glob(".*.pth.*.tmp"):  # left by a write that SIGKILL or the machine cut off
             unfinished.unlink()
         if path.name != LAST:
-            checkpoint.save(folder / LAST, content)  # in place of a damaged one
+            checkpoint.save(folder / LAST, content)  # replaces a damaged one
     state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
     state.restore(content)
     print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
     return Run(job, state, folders).finish()
 
 
-def saved_job(folder: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, dict, Job]:
-    """The newest whole checkpoint in folder, its content, and the job that it is of."""
+def latest_job(folder: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, dict, Job]:
+    """The path of the newest undamaged checkpoint in folder, its content and its job.
+
+    Raises ValueError where there is none, or the data set is not what it was.
+    """
     path, content = checkpoint.load_newest(folder)
     job = make_job(saved_settings(content["settings"], path, overrides), None, processes)
     if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
         raise ValueError(f"{path}: {job.settings.dataset} is not the data set that it was; bring that back")
     return path, content, job
-
-
-def test(weights: Path, overrides: dict[str, object]) -> dict[str, float]:
-    """Evaluates the weights of a checkpoint on the test set of their data set, and prints the figures."""
-    job, _ = finished_job(weights, overrides)
-    metrics = evaluate(job.network, job.evaluations["Test"], job.task, job.precision)
-    print(f"{job.settings.net} on the {len(job.dataset.test.targets):,} test images of {job.settings.dataset}")
-    print(f"{job.task.describe(metrics)}  {job.parameters:,} parameters")
-    return metrics

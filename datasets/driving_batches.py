@@ -1,15 +1,16 @@
-"""Varied batches of a drive: a camera's frame with the angle that suits it, its brightness, and its mirror image.
+"""Augmented batches of the driving data set: random camera, random brightness, random mirror image.
 
-Each row of a drive has three frames (datasets/driving.py). What chance decides of a row in a batch:
-- the camera, with equal odds. A side camera sees the road as if the car stood beside its track, so its angle steers
-  back: atan(tan(angle) + correction) for the left one, - correction for the right one.
-- the brightness: V of the frame in HSV times a factor. With H and S kept, R, G and B are proportional to V, so that
-  is the same factor on each of them.
-- a mirror image with odds 1/2, whose angle is the negative.
-# NOTE: tan and atan take the angle in the log's unit for radians, as the original does.
+Each row has three frames (datasets/driving.py). Of each row in a batch chance decides
+- the camera, each with the same probability. A side camera sees the road as if the car stood beside its track, so
+  its angle steers back: atan(tan(angle) + correction) for the left camera, - correction for the right one.
+- the brightness: V of the frame in HSV is multiplied by a factor. H and S stay; R, G and B are then proportional to V,
+  so each of them is multiplied by the same factor.
+- with probability 1/2 a mirror image, with the negative angle.
 
-Most rows of a drive say "straight on"; a share of them is dropped, others in each pass.
+The angle of most rows is zero. Each pass over the data leaves out a share of these rows, chosen anew.
 """
+
+# NOTE: tan and atan take the angle in the log's unit for radians, as the original does.
 
 from __future__ import annotations
 
@@ -19,20 +20,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.augment import Augmentation, ImageSource
+from datasets.augment import NO_AUGMENTATION, ImageSource
 from datasets.batches import TrainingBatches
 from datasets.driving import CAMERAS
 
-NO_CROP = Augmentation(crop=0, flip=False, rotation=0.0)
-
 
 @dataclass(frozen=True)
-class DriveAugmentation:
-    """How the rows of a drive are varied.
+class DrivingAugmentation:
+    """How the rows of the driving data set are augmented.
 
-    correction  of the angle's tangent for the side cameras; 0: the centre camera only
-    brightness  smallest factor on HSV's V; it is uniform between that and 1; 1: none
-    flip        mirror left and right with odds 1/2
+    correction  what is added to the angle's tangent for the left camera, and subtracted for the right one; 0: only the
+                centre camera is used
+    brightness  the smallest factor on HSV's V, which is uniform between it and 1; 1: the brightness stays
+    flip        whether left and right are mirrored with probability 1/2
     """
 
     correction: float
@@ -41,8 +41,8 @@ class DriveAugmentation:
 
 
 @dataclass(frozen=True)
-class DriveDraws:
-    """What chance decided for a batch: one entry a row, on the CPU.
+class DrivingDraws:
+    """The random draws for a batch: one entry a row, on the CPU.
 
     camera      int64: 0 centre, 1 left, 2 right
     brightness  float32, the factor
@@ -53,11 +53,11 @@ class DriveDraws:
     brightness: Tensor
     flip: Tensor
 
-    def of(self, rows: Tensor) -> DriveDraws:
-        return DriveDraws(self.camera[rows], self.brightness[rows], self.flip[rows])
+    def of(self, rows: Tensor) -> DrivingDraws:
+        return DrivingDraws(self.camera[rows], self.brightness[rows], self.flip[rows])
 
 
-def draw(count: int, augmentation: DriveAugmentation, generator: torch.Generator) -> DriveDraws:
+def draw(count: int, augmentation: DrivingAugmentation, generator: torch.Generator) -> DrivingDraws:
     """Draws for `count` rows, each independent of the others, from a generator on the CPU."""
     camera = torch.zeros(count, dtype=torch.int64)
     brightness = torch.ones(count)
@@ -68,17 +68,17 @@ def draw(count: int, augmentation: DriveAugmentation, generator: torch.Generator
         brightness = brightness.uniform_(augmentation.brightness, 1.0, generator=generator)
     if augmentation.flip:
         flip = torch.rand(count, generator=generator) < 0.5
-    return DriveDraws(camera, brightness, flip)
+    return DrivingDraws(camera, brightness, flip)
 
 
 def corrected(angles: Tensor, camera: Tensor, correction: float) -> Tensor:
-    """The angles (log's unit) that suit the frames of these cameras (0 centre, 1 left, 2 right)."""
+    """The angles, in the log's unit, that fit the frames of these cameras (0 centre, 1 left, 2 right)."""
     shift = correction * ((camera == 1).float() - (camera == 2).float())
     return torch.where(camera == 0, angles, torch.atan(torch.tan(angles) + shift))
 
 
-class DriveSource(ImageSource):
-    """The rows of a drive on one device: as ImageSource, but an index counts rows, of three frames each.
+class DrivingSource(ImageSource):
+    """The rows of the driving data set on one device: an ImageSource whose index counts rows of three frames each.
 
     images   uint8, 3N x 3 x H x W: of each row the frames of the centre, left and right camera
     targets  float32, 3N: the row's angle for each of them
@@ -90,36 +90,36 @@ class DriveSource(ImageSource):
         targets: Tensor,
         mean: Sequence[float],
         std: Sequence[float],
-        augmentation: DriveAugmentation,
+        augmentation: DrivingAugmentation,
         device: torch.device,
     ) -> None:
         assert len(images) % CAMERAS == 0 and images.shape[1] == 3, tuple(images.shape)
-        super().__init__(images, targets, mean, std, NO_CROP, device)
-        self.varied = augmentation
-        self.angles = targets[::CAMERAS]  # on the CPU, a row's
+        super().__init__(images, targets, mean, std, NO_AUGMENTATION, device)
+        self.row_augmentation = augmentation
+        self.angles = targets[::CAMERAS]  # of the rows, on the CPU
 
     def __len__(self) -> int:
         return len(self.pixels) // CAMERAS
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The centre frames of these rows (int64) as they are, and their angles."""
+        """The centre frames of the rows (int64) without augmentation, and their angles."""
         return super().plain(index * CAMERAS)
 
     def augmented(
         self, index: Tensor, generator: torch.Generator, count: int = 0, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One frame of each of these rows (int64), varied by its own draw, and the angles that suit them.
+        """A randomly chosen and augmented frame of each of the rows (int64), and the angles that fit them.
 
         count, rows: as ImageSource.augmented takes them.
         """
-        draws = draw(count or len(index), self.varied, generator)
+        draws = draw(count or len(index), self.row_augmentation, generator)
         return self.apply(index, draws if rows is None else draws.of(rows))
 
-    def apply(self, index: Tensor, draws: DriveDraws) -> tuple[Tensor, Tensor]:
-        """One frame of each of these rows (int64) varied by the given draws, and the angles that suit them."""
+    def apply(self, index: Tensor, draws: DrivingDraws) -> tuple[Tensor, Tensor]:
+        """A frame of each of the rows (int64), chosen and augmented by the draws, and the angles that fit them."""
         images, angles = super().plain(index * CAMERAS + draws.camera)
         camera, flip, brightness = (self._to_device(each) for each in (draws.camera, draws.flip, draws.brightness))
-        angles = corrected(angles, camera, self.varied.correction)
+        angles = corrected(angles, camera, self.row_augmentation.correction)
         mean, std = (each[: self.channels].view(1, -1, 1, 1) for each in (self.mean, self.std))
         # (f (x std + mean) - mean) / std, in place: a batch is large
         factor = brightness.view(-1, 1, 1, 1)
@@ -128,10 +128,10 @@ class DriveSource(ImageSource):
         return images, torch.where(flip, -angles, angles)
 
 
-class DriveBatches(TrainingBatches):
-    """TrainingBatches whose passes leave out the share zero_drop of the rows with a centre angle of zero."""
+class DrivingBatches(TrainingBatches):
+    """TrainingBatches whose passes leave out the share zero_drop of the rows with an angle of zero."""
 
-    def __init__(self, source: DriveSource, index: Tensor, *others, zero_drop: float = 0.0, **options) -> None:
+    def __init__(self, source: DrivingSource, index: Tensor, *others, zero_drop: float = 0.0, **options) -> None:
         straight = source.angles[index] == 0
         self.straight, self.turning = index[straight], index[~straight]
         self.kept = len(self.straight) - round(zero_drop * len(self.straight))

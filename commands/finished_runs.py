@@ -1,4 +1,4 @@
-"""Finished runs as they stand on disk, gathered by their settings: what -compare makes its table of."""
+"""Reads finished runs from disk and gathers them by their settings, for the table of -compare."""
 
 from __future__ import annotations
 
@@ -12,32 +12,29 @@ from pathlib import Path
 
 import yaml
 
-from conf import FIELDS, convert, option
-from conf import resolve as recipes
+from conf import FIELDS, convert, option, resolve
 from engine import checkpoint
 
-# The knobs that tell runs apart; the others say where a run computes and writes, not what is trained.
-KNOBS = ["net", "dataset", "recipe", "val", "weights"] + [
-    name for name, f in FIELDS.items() if f.metadata["group"] in ("network", "training", "augmentation")
-]
+# The knobs that tell runs apart: all that change what is trained, except the seed.
+KNOBS = [name for name, f in FIELDS.items() if f.metadata["changes"] == "result" and name != "seed"]
 COSTS = ("parameters", "macs", "weights bytes")
 
 
 @dataclass
 class Run:
-    """A finished run: its checkpoint folder, the knobs that tell it apart, its result.json."""
+    """A finished run: its checkpoint folder, its KNOBS by name, and its result.json."""
 
     folder: Path
     knobs: dict
     result: dict
-    written: float  # when the result was, in seconds since the epoch
+    written: float  # time of result.json, in seconds since 1970
 
 
 @dataclass
 class Row:
-    """Runs that differ by their seed only. means and stds: by key of the results; no std of a single run.
+    """Runs that differ only by their seed, with mean and standard deviation of their results by key.
 
-    A key that one of the runs lacks, or where its value was not finite, is in neither.
+    A single run has no standard deviation. A key that a run lacks, or whose value is not finite there, is left out.
     """
 
     runs: list[Run]
@@ -52,8 +49,8 @@ class Row:
                 if len(values) > 1 and key not in COSTS:
                     self.stds[key] = statistics.stdev(values)
 
-    def words(self) -> dict[str, str]:
-        """What the row is of."""
+    def labels(self) -> dict[str, str]:
+        """The columns that say which runs these are."""
         first = self.runs[0]
         asked, trained = (self.means.get(key) for key in ("epochs", "epochs trained"))
         epochs = "" if asked is None else f"{asked:g}"
@@ -67,7 +64,7 @@ class Row:
 
 
 def read_runs(out: Path) -> list[Run]:
-    """The finished runs under out, in order of their folders; one whose files cannot be read is named on stderr."""
+    """The finished runs under out, by their folders; a run whose files cannot be read is named on stderr."""
     runs = []
     for path in sorted((out / "checkpoints").glob("*/*/result.json")):
         try:
@@ -87,7 +84,10 @@ def read_runs(out: Path) -> list[Run]:
 
 
 def read_knobs(path: Path) -> dict:
-    """KNOBS by name from a run's settings.yaml; one that is newer than the run has its default. Raises ValueError."""
+    """KNOBS by name from a run's settings.yaml; knobs newer than the run have their defaults.
+
+    Raises ValueError for a file that cannot be read, lacks a knob without a default, or holds a value out of bounds.
+    """
     saved = _read(path, yaml.safe_load)
     missing = [name for name in KNOBS if name not in saved and FIELDS[name].default is dataclasses.MISSING]
     if missing:
@@ -109,7 +109,7 @@ def _read(path: Path, parse) -> dict:
 
 
 def complete(result: dict, folder: Path) -> dict:
-    """A result with the losses and the file size that older ones lack, from the last checkpoint where there is one."""
+    """The result, with the losses and the size of the weights that older ones lack, from the last checkpoint."""
     if "weights bytes" in result and "train loss" in result:
         return result
     try:
@@ -122,7 +122,7 @@ def complete(result: dict, folder: Path) -> dict:
 
 
 def newest_of_each_seed(runs: list[Run]) -> list[Run]:
-    """Without runs that were done again with the same settings and seed: they are no second sample."""
+    """The runs without older ones of the same settings and seed, which are no second sample."""
     newest: dict[tuple, Run] = {}
     for run in sorted(runs, key=lambda run: run.written):
         key = (*_key(run), repr(run.result.get("seed")))
@@ -133,7 +133,7 @@ def newest_of_each_seed(runs: list[Run]) -> list[Run]:
 
 
 def rows_of(runs: list[Run]) -> list[Row]:
-    """Runs with equal knobs gathered, in order of their seeds."""
+    """A row for each set of runs with equal knobs, in the order of their seeds."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         groups.setdefault(_key(run), []).append(run)
@@ -141,18 +141,18 @@ def rows_of(runs: list[Run]) -> list[Row]:
 
 
 def _key(run: Run) -> tuple:
-    """Parameters and MACs too: a network that was changed between two runs is another one."""
+    """What the runs of a row have in common: their knobs, and parameters and MACs, as code may have changed."""
     return (*run.knobs.values(), *(repr(run.result.get(key)) for key in ("parameters", "macs")))
 
 
 def changed(knobs: dict) -> str:
-    """The knobs that are not as the recipe has them, as the command line would have them."""
+    """The knobs that differ from the recipe's, spelled as on the command line."""
     if "net" not in knobs:
         return "settings unknown"
     try:
-        plain = recipes.settings({name: knobs[name] for name in ("net", "recipe", "epochs")})
+        plain = resolve.with_recipe(str(knobs["recipe"]), {name: knobs[name] for name in ("net", "epochs")})
         expected = {name: getattr(plain, name) for name in KNOBS}
-    except ValueError:  # the recipe is gone: everything that is not a default is told
+    except ValueError:  # the recipe is gone: all that differs from the defaults is shown
         expected = {name: FIELDS[name].default for name in KNOBS}
     words = []
     for name, value in knobs.items():

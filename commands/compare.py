@@ -1,4 +1,4 @@
-"""-compare: every finished run as a table and a plot. Runs that differ by their seed only are one row."""
+"""-compare: a table and a plot of all finished runs. Runs that differ only by their seed are one row."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
+from commands.finished_runs import COSTS, Row, newest_of_each_seed, read_runs, rows_of
 from engine import checkpoint
-from engine.finished import COSTS, Row, newest_of_each_seed, read_runs, rows_of
 
-FIGURES = ("train ", "val ", "test ", "best test ", "best val ")  # how the keys of a result's figures begin
+FIGURES = ("train ", "val ", "test ", "best test ", "best val ")  # the keys of a result's metrics begin with these
 CHOSEN = "best epoch chosen on"
 
 
 def compare(out: Path) -> None:
-    """Prints a markdown table a data set; writes runs/compare.csv and runs/compare.png under out, and says so.
+    """Prints a markdown table for each data set; writes runs/compare.csv and runs/compare.png under out.
 
     Raises ValueError where no run under out has finished.
     """
@@ -46,22 +46,22 @@ def compare(out: Path) -> None:
 
 
 def figure_keys(rows: list[Row]) -> list[str]:
-    """The keys of losses, errors and what else the task measures, training first, in the results' order."""
+    """The keys of the metrics: those of training first, otherwise in the order of the results."""
     keys = dict.fromkeys(key for row in rows for run in row.runs for key in run.result)
     return [key for start in FIGURES for key in keys if key.startswith(start)]
 
 
 def markdown(rows: list[Row]) -> str:
-    """The rows of one data set; errors in percent, mean ± std."""
-    words = [row.words() for row in rows]
-    columns = [key for key in words[0] if key not in ("changed",) or any(word[key] for word in words)]
+    """The markdown table of one data set's rows; errors in percent, mean ± std."""
+    labels = [row.labels() for row in rows]
+    columns = [key for key in labels[0] if key != "changed" or any(label[key] for label in labels)]
     figures = [key for key in figure_keys(rows) if any(key in row.means for row in rows)]
     costs = {"parameters": (1, ",.0f"), "macs": (1e-6, ".2f"), "weights bytes": (1e-3, ",.0f")}
     head = [*columns, "parameters", "M MACs", "weights, KB"]
     head += [f"{key}, %" if _is_share(key) else key for key in figures] + ["best chosen on"]
     lines = [head, ["---"] * len(head)]
-    for row, word in zip(rows, words, strict=True):
-        cells = [word[key] for key in columns]
+    for row, label in zip(rows, labels, strict=True):
+        cells = [label[key] for key in columns]
         for key, (factor, form) in costs.items():
             cells.append(format(row.means[key] * factor, form) if key in row.means else "-")
         cells += [_cell(row, key) for key in figures]
@@ -82,12 +82,12 @@ def _cell(row: Row, key: str) -> str:
 
 
 def csv_text(tables: dict[str, list[Row]]) -> str:
-    """All data sets in one table, in the units of result.json: errors are shares of 1. Empty where nothing is known."""
+    """One table of all data sets in the units of result.json (errors are shares of 1); unknown values are empty."""
     figures = [*figure_keys([row for rows in tables.values() for row in rows]), "seconds"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["dataset", *next(iter(tables.values()))[0].words(), *COSTS]
+        ["dataset", *next(iter(tables.values()))[0].labels(), *COSTS]
         + [key + end for key in figures for end in ("", " std")]
         + [CHOSEN]
     )
@@ -95,15 +95,15 @@ def csv_text(tables: dict[str, list[Row]]) -> str:
         for row in rows:
             costs = [row.means.get(key, "") for key in COSTS]
             values = [found.get(key, "") for key in figures for found in (row.means, row.stds)]
-            writer.writerow([name, *row.words().values(), *costs, *values, row.runs[0].result.get(CHOSEN, "")])
+            writer.writerow([name, *row.labels().values(), *costs, *values, row.runs[0].result.get(CHOSEN, "")])
     return text.getvalue()
 
 
 def plot(tables: dict[str, list[Row]]) -> Figure:
-    """A line of two pictures a data set: the last epoch's error, or loss, against MACs and against parameters."""
+    """Two plots for each data set: the last epoch's error, or its loss, against MACs and against parameters."""
+    legend = "{net}, {recipe}, {epochs} epochs {changed}"
     names = {
-        dataset: [textwrap.fill("{net}, {recipe}, {epochs} epochs {changed}".format(**row.words()), 45) for row in rows]
-        for dataset, rows in tables.items()
+        dataset: [textwrap.fill(legend.format(**row.labels()), 45) for row in rows] for dataset, rows in tables.items()
     }
     heights = [max(4.0, 0.16 * len("\n".join(each).splitlines())) for each in names.values()]  # inches; legends fit
     figure = Figure(figsize=(14, sum(heights)), layout="constrained")

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from conf.datasets import find_row
-from datasets import driving, steering
+from datasets import driving, driving_batches
 from datasets.batches import TrainingBatches
-from datasets.steering import DriveAugmentation, DriveBatches, DriveDraws, DriveSource
+from datasets.driving_batches import DrivingAugmentation, DrivingBatches, DrivingDraws, DrivingSource
 from tests.helpers.drive import REAL, write_drive
 
 ROW = find_row("driving")
-ORIGINAL = DriveAugmentation(correction=0.25, brightness=0.1, flip=True)
+ORIGINAL = DrivingAugmentation(correction=0.25, brightness=0.1, flip=True)
 SIDE = 12
 
 
@@ -29,8 +29,8 @@ def train(place):
     return driving.read(ROW, driving.find(ROW, place), SIDE)[1]
 
 
-def source(train, augmentation=ORIGINAL) -> DriveSource:
-    return DriveSource(train.images, train.targets, *driving.pixel_range(train.images), augmentation, "cpu")
+def source(train, augmentation=ORIGINAL) -> DrivingSource:
+    return DrivingSource(train.images, train.targets, *driving.pixel_range(train.images), augmentation, "cpu")
 
 
 def literal(row: driving.LogRow, folder, camera: int, brightness: float, flip: bool):
@@ -60,7 +60,7 @@ def test_a_batch_is_the_literal_version_of_each_image(place, train):
     turning = [number for number, row in enumerate(rows) if row.angle]
     index = torch.tensor([*turning[:8], 0, 1, 2, 3])
     count = len(index)
-    draws = DriveDraws(torch.arange(count) % 3, torch.linspace(0.1, 1.0, count), torch.arange(count) % 4 >= 2)
+    draws = DrivingDraws(torch.arange(count) % 3, torch.linspace(0.1, 1.0, count), torch.arange(count) % 4 >= 2)
     images, angles = source(train).apply(index, draws)
     assert images.is_contiguous(memory_format=torch.channels_last)
     for number in range(count):
@@ -78,7 +78,7 @@ def test_plain_is_the_centre_frame(train):
 
 
 def test_chance_has_the_odds_it_should():
-    draws = steering.draw(30_000, ORIGINAL, torch.Generator().manual_seed(0))
+    draws = driving_batches.draw(30_000, ORIGINAL, torch.Generator().manual_seed(0))
     shares = torch.bincount(draws.camera, minlength=3) / 30_000
     assert shares.tolist() == pytest.approx([1 / 3] * 3, abs=0.015)
     assert draws.flip.float().mean().item() == pytest.approx(0.5, abs=0.015)
@@ -89,15 +89,15 @@ def test_chance_has_the_odds_it_should():
 
 
 def test_nothing_is_varied_where_nothing_is_asked_for(train):
-    still = source(train, DriveAugmentation(correction=0.0, brightness=1.0, flip=False))
+    still = source(train, DrivingAugmentation(correction=0.0, brightness=1.0, flip=False))
     index = torch.arange(20)
     varied, plain = still.augmented(index, torch.Generator().manual_seed(0)), still.plain(index)
     assert torch.equal(varied[0], plain[0]) and torch.equal(varied[1], plain[1])
 
 
-def batches(train, steps=0, seed=1, zero_drop=0.8, shuffle=True, size=10) -> DriveBatches:
+def batches(train, steps=0, seed=1, zero_drop=0.8, shuffle=True, size=10) -> DrivingBatches:
     made = source(train)
-    return DriveBatches(made, torch.arange(len(made)), size, seed, shuffle, steps=steps, zero_drop=zero_drop)
+    return DrivingBatches(made, torch.arange(len(made)), size, seed, shuffle, steps=steps, zero_drop=zero_drop)
 
 
 def test_a_pass_has_every_turn_once_and_a_fifth_of_the_rest(train):

@@ -1,4 +1,4 @@
-"""The folded network as an ONNX file, written only once ONNX Runtime has shown that it gives the same outputs."""
+"""-export onnx: writes the folded network as an ONNX file, once ONNX Runtime has given the same outputs with it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from engine import checkpoint
-from engine.job import finished_job
+from engine.job import job_from_checkpoint
 from models.fold import Sizes, fold
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 IMAGES, OUTPUTS = "images", "logits"  # names of the file's input and output
-# Largest difference from the network that is taken for rounding, as a share of its largest output.
+# The largest difference from the network that counts as rounding, as a share of its largest output.
 TOLERANCE = 1e-4
-CHECKED = 256  # test images that the file is run on
+CHECKED = 256  # test images whose outputs are compared
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written, and how near it comes: difference and largest are of the outputs, over `images` images."""
+    """The file that was written, and how close its outputs are to the network's.
+
+    difference, largest: the largest difference and the largest output over `images` images.
+    """
 
     path: Path
     size: int  # bytes
@@ -47,13 +50,13 @@ class Exported:
 
 
 def export(weights: Path, overrides: dict[str, object]) -> Exported:
-    """Writes the folded network of a checkpoint beside it, as <stem>.onnx, and prints what export_onnx found.
+    """Writes the folded network of a checkpoint beside it, as <stem>.onnx, and prints how close its outputs are.
 
     overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, its
     data set is missing or has other classes, a package is missing, or the file would not give the same outputs.
     """
     check_packages()
-    job, content = finished_job(weights, overrides)
+    job, content = job_from_checkpoint(weights, overrides)
     index = torch.linspace(0, len(job.dataset.test.targets) - 1, CHECKED).round().long().unique()
     images, _ = job.evaluations["Test"].source.plain(index)
     metadata = {
@@ -69,7 +72,7 @@ def export(weights: Path, overrides: dict[str, object]) -> Exported:
 
 
 def check_packages() -> None:
-    """Raises ValueError where a package is missing that only the export needs."""
+    """Raises ValueError where a package is missing; only the export needs these."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"{missing[0]}: ONNX export needs it; pip install {' '.join(PACKAGES)}")
@@ -78,8 +81,8 @@ def check_packages() -> None:
 def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[str, str]) -> Exported:
     """Folds a network and writes it to path as ONNX: one file, any batch size.
 
-    images    normalised floats, N x C x H x W: what the file is run on before it is written
-    metadata  texts by name that go into the file
+    images    normalised floats, N x C x H x W; the model is run on them before it is written
+    metadata  strings that are stored in the file, by name
     Raises ValueError, and writes nothing, where ONNX Runtime's outputs differ from the network's by more than
     TOLERANCE of the largest output.
     """
@@ -89,13 +92,13 @@ def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[s
     data = to_onnx(folded, images.shape[1:], metadata)
     with torch.inference_mode():
         expected = torch.cat([network(part) for part in images.split(64)])
-    # One image, then larger and uneven batches: the batch dimension is free.
+    # one image, then larger and uneven batches, as the batch dimension is free
     parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]
     run = onnx_runner(data)
     found = torch.cat([run(part) for part in parts])
     difference = (found - expected).abs().max().item()
     largest = expected.abs().max().item()
-    if not difference <= TOLERANCE * largest:  # not a number is no agreement either
+    if not difference <= TOLERANCE * largest:  # also true for NaN
         raise ValueError(
             f"{path}: not written, ONNX Runtime's outputs differ from the network's by {difference:.2g} "
             f"where they reach {largest:.3g} ({TOLERANCE:g} of that is allowed); take another version of {PACKAGES[2]}"
@@ -105,7 +108,7 @@ def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[s
 
 
 def to_onnx(network: nn.Module, shape: torch.Size, metadata: dict[str, str]) -> bytes:
-    """An ONNX model of a network that takes N x shape floats, for any N."""
+    """A serialised ONNX model of a network whose input is N x shape floats, for any N."""
     with quiet():
         program = torch.onnx.export(
             network,
@@ -119,14 +122,14 @@ def to_onnx(network: nn.Module, shape: torch.Size, metadata: dict[str, str]) -> 
         model = program.model_proto
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]  # the exporter notes lines of source with their paths
+        del part.metadata_props[:]  # the exporter stores source lines and their paths
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()
 
 
 def onnx_runner(data: bytes) -> Callable[[Tensor], Tensor]:
-    """A function from images to outputs that runs an ONNX model in ONNX Runtime on as many threads as torch has."""
+    """A function from images to outputs that runs an ONNX model in ONNX Runtime, with as many threads as torch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -138,7 +141,7 @@ def onnx_runner(data: bytes) -> Callable[[Tensor], Tensor]:
 
 @contextlib.contextmanager
 def quiet():
-    """Without the exporter's warnings: what they fear for, the outputs, is compared afterwards."""
+    """Silences the exporter's warnings, which are about the outputs; these are compared afterwards."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
-"""What finished weights make of images that no data set holds: words for one image, a CSV table for more.
+"""-predict: predictions of a trained network for the user's own images, as text for one image and as CSV for more.
 
-An image is read as the readers of datasets/ would have read it, had it been in the data set the weights were trained
-on, and normalised with that data set's mean and standard deviation; all of it stands in the checkpoint.
+An image is decoded, resized and normalised as the images of the data set were that the network was trained on; the
+checkpoint says how.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import models
 from conf import Settings
 from conf.datasets import DATASETS
 from conf.resolve import saved_settings
-from datasets.augment import Augmentation, ImageSource
+from datasets.augment import NO_AUGMENTATION, ImageSource
 from datasets.base import Split, resized
 from datasets.driving import FRAME_SIZE, frame_pixels
 from datasets.folder import images_in
@@ -39,10 +39,11 @@ CHUNK = 256  # files decoded, and images evaluated, at once
 
 
 class ClassTable:
-    """Logits as the likeliest classes with their probabilities. content: of the checkpoint.
+    """The predictions of a classification: the most probable classes with their probabilities.
 
-    What a task needs here: outputs, the network's; header, the names of its columns; rows(), the columns' values for
-    a batch; words(), the lines for one image; cut(), how an image is brought to a side (None: as decode_images does).
+    A table has these members: outputs, the number of the network's outputs; header, the names of the columns; rows(),
+    the values of the columns for a batch; describe(), the lines for one image; cut(), a function that crops and resizes
+    an image to a side, or None where decode_frames() does it.
     """
 
     def __init__(self, content: dict) -> None:
@@ -68,14 +69,14 @@ class ClassTable:
     def cut(self, side: int) -> None:
         return None
 
-    def words(self, row: list) -> list[str]:
+    def describe(self, row: list) -> list[str]:
         if row[1] == "nan":
             return ["no class: the network's outputs overflow on this image"]
         return [f"{float(row[place + 1]):8.2%}  {row[place]}" for place in range(0, len(row), 2)]
 
 
 class AngleTable:
-    """Outputs as angles, in the unit of the targets and in degrees, of whole frames of a drive."""
+    """The predictions for the driving data set: an angle for each whole frame, in the targets' unit and in degrees."""
 
     outputs = 1
     header = ["angle", "degrees"]
@@ -86,7 +87,7 @@ class AngleTable:
     def rows(self, outputs: Tensor) -> list[list]:
         return [[f"{angle:.6f}", f"{self.degrees * angle:.3f}"] for angle in outputs.float().squeeze(1).tolist()]
 
-    def words(self, row: list) -> list[str]:
+    def describe(self, row: list) -> list[str]:
         return [f"angle {row[0]}, {row[1]} degrees"]
 
     def cut(self, side: int) -> Callable[[Image.Image], Image.Image]:
@@ -102,31 +103,31 @@ TABLES = {"classification": ClassTable, "regression": AngleTable}
 
 
 def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> None:
-    """Prints what the weights of a run's checkpoint make of images, of folders of them, or of an animation's frames.
+    """Prints the predictions of a run's checkpoint for images, folders of images and the frames of animations.
 
-    overrides: settings that do not change the network. One image gives lines of words, anything else CSV with a line
-    an image, printed when all are done: path, frame (counted from 1, empty for a still image), then the task's
-    columns. Raises ValueError for weights without settings, a path that is not there, and a file that is no image.
+    overrides: settings that do not change the network. For one image lines of text are printed, otherwise CSV with a
+    line for each image, once all are done: path, frame (counted from 1, empty for a still image), then the task's
+    columns. Raises ValueError for weights without settings, a path that does not exist, and a file that is no image.
     """
     content = checkpoint.load_run(weights)
     files = image_files(paths)
     settings = saved_settings(content["settings"], weights, overrides)
-    # older checkpoints do not say their task: the row's, and a folder of the user's own has none
+    # older checkpoints do not hold their task: then the row of their data set says it; a folder of images has no row
     row = DATASETS.get(settings.dataset)
     task = content.get("task") or ("classification" if row is None else row.task)
     table = TABLES[task](content)
     network = load_network(settings, content, table.outputs, weights)
     rows = list(predictions(files, network, table, settings, content))
     if len(rows) == 1 and files == paths:
-        print("\n".join([files[0], *table.words(rows[0][2:])]))
+        print("\n".join([files[0], *table.describe(rows[0][2:])]))
     else:
         write_csv(["path", "frame", *table.header], rows)
 
 
 def image_files(paths: list[str]) -> list[str]:
-    """The files among paths, and in place of a folder all images in it in alphabetical order.
+    """The paths of files as they are, and of each folder the images in it, in alphabetical order.
 
-    Raises ValueError for a path that is not there, a folder without images and a video.
+    Raises ValueError for a path that does not exist, a folder without images and a video.
     """
     files = []
     for path in paths:
@@ -149,7 +150,7 @@ def image_files(paths: list[str]) -> list[str]:
 
 
 def load_network(settings: Settings, content: dict, outputs: int, weights: Path) -> torch.nn.Module:
-    """The network of a checkpoint in eval mode on the device the settings ask for, with averaged weights if it has."""
+    """The network of a checkpoint in eval mode on the settings' device, with the averaged weights if there are any."""
     device = choose_device(settings.gpu)
     network = models.create(
         settings.net,
@@ -164,7 +165,7 @@ def load_network(settings: Settings, content: dict, outputs: int, weights: Path)
 
 @torch.inference_mode()
 def predictions(files: list[str], network: torch.nn.Module, table, settings: Settings, content: dict) -> Iterator[list]:
-    """A row [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
+    """Yields [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
     precision = Precision.choose(settings.amp, next(network.parameters()).device)
     for names, pixels in read_images(files, table, settings, content):
         images = normalised(pixels, content, precision.device)
@@ -175,9 +176,10 @@ def predictions(files: list[str], network: torch.nn.Module, table, settings: Set
 
 
 def read_images(files: list[str], table, settings: Settings, content: dict) -> Iterator[tuple[list[tuple], Tensor]]:
-    """([(path, frame), ...], uint8 N x C x S x S) for up to CHUNK frames at a time.
+    """Yields ([(path, frame), ...], uint8 N x C x S x S) for up to CHUNK frames at a time.
 
-    As in training: the images of a published data set have its size, and are then resized to the run's.
+    As in training, images are first brought to the size of the data set, where that is a published one, and then
+    resized to the size of the run.
     """
     channels, size = content["in_channels"], content["image_size"]
     row = DATASETS.get(settings.dataset)
@@ -201,16 +203,14 @@ def read_images(files: list[str], table, settings: Settings, content: dict) -> I
 
 
 def normalised(pixels: Tensor, content: dict, device: torch.device) -> Tensor:
-    """uint8 N x C x S x S as the network was given its test images."""
+    """The images, uint8 N x C x S x S, normalised on the device as the test images were: float32, N x C x S x S."""
     count = len(pixels)
-    source = ImageSource(
-        pixels, torch.zeros(count), content["mean"], content["std"], Augmentation(0, False, 0.0), device
-    )
+    source = ImageSource(pixels, torch.zeros(count), content["mean"], content["std"], NO_AUGMENTATION, device)
     return source.plain(torch.arange(count))[0]
 
 
 def write_csv(header: list[str], rows: list[list]) -> None:
-    """To the terminal or wherever its output goes, also where that stops reading early, as `head` does."""
+    """Writes CSV to stdout, whose reader may stop early, as `head` does."""
     try:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(header)

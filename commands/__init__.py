@@ -1,0 +1,1 @@
+"""The commands of main.py, a file each: the option you type is the file you open (-net and -resume: train.py)."""

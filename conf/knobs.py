@@ -1,0 +1,104 @@
+"""A knob: one field of Settings, with its unit, its bounds, its place on the command line, and what it changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from types import UnionType
+
+MISSING = dataclasses.MISSING
+RECIPE_GROUPS = ("training", "augmentation")
+# What the knobs of a group change, unless they say otherwise.
+CHANGES = {"network": "result", "machine": "machine"} | dict.fromkeys(RECIPE_GROUPS, "result")
+
+
+def knob(
+    help: str,
+    *,
+    default: object = MISSING,
+    group: str,
+    changes: str = "",
+    kept: bool = False,
+    untrained: object = MISSING,
+    short: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+):
+    """A field of Settings.
+
+    help       one line for -h, with the unit
+    group      where -h lists it; the knobs of RECIPE_GROUPS may stand in a recipe
+    changes    what another value changes: "result" (what is trained), "machine" (how it is computed, and not what) or
+               "output" (what is written or printed); by default what CHANGES has for the group
+    kept       a run keeps its value to its end, although another value would not change the result
+    untrained  the value for weights that are only used (-test, -export), whatever they were trained with
+    short      the original's short option, where it had one
+    low, high  the smallest and the largest value allowed
+    """
+    changes = changes or CHANGES[group]
+    assert changes in ("result", "machine", "output"), changes
+    meaning = dict(help=help, group=group, changes=changes, kept=kept, untrained=untrained)
+    form = dict(short=short, low=low, high=high, choices=choices)
+    return dataclasses.field(default=default, metadata=meaning | form)
+
+
+def option(field: dataclasses.Field) -> str:
+    """The command line's word for a field: batch_size -> -b, weight_decay -> -weight-decay."""
+    return "-" + (field.metadata["short"] or field.name.replace("_", "-"))
+
+
+def value_type(annotation: object) -> type:
+    """The type of one value: float for tuple[float, ...] and for float | None."""
+    if isinstance(annotation, UnionType) or is_list(annotation):
+        return typing.get_args(annotation)[0]
+    return annotation
+
+
+def is_list(annotation: object) -> bool:
+    return typing.get_origin(annotation) is tuple
+
+
+def convert(field: dataclasses.Field, annotation: object, value: object) -> object:
+    """value as the annotation has it, checked against the field's bounds.
+
+    Raises ValueError that names the option and what is allowed.
+    """
+    if value is None and isinstance(annotation, UnionType):
+        return None
+    if not is_list(annotation):
+        return _convert_one(field, value_type(annotation), value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{option(field)} {show(value)}: must be a list of numbers, for example [60, 120]")
+    return tuple(_convert_one(field, value_type(annotation), item) for item in value)
+
+
+def show(value: object) -> str:
+    """A value as a message shows it, shortened where it is long."""
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def _convert_one(field: dataclasses.Field, wanted: type, value: object) -> object:
+    limits = field.metadata
+    if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:  # YAML 1.1 reads 5e-4 as a string
+            value = float(value)
+        except ValueError:
+            pass
+    given = f"{option(field)} {show(value)}"
+    if type(value) is not wanted:
+        raise ValueError(f"{given}: must be {_EXPECTED[wanted]}")
+    if wanted is float and not math.isfinite(value):
+        raise ValueError(f"{given}: must be a finite number")
+    if limits["choices"] and value not in limits["choices"]:
+        raise ValueError(f"{given}: must be one of {', '.join(limits['choices'])}")
+    if limits["low"] is not None and value < limits["low"]:
+        raise ValueError(f"{given}: must be at least {limits['low']}")
+    if limits["high"] is not None and value > limits["high"]:
+        raise ValueError(f"{given}: must be at most {limits['high']}")
+    return value
