@@ -18,14 +18,14 @@ DEVICES = ("cpu",)  # types of devices for which ops are registered in a form th
 
 
 def use_kernels(network: nn.Module, required: bool) -> bool:
-    """Lets the network's widened blocks be trained by the fast path wherever it supports them; returns whether it may.
+    """Has the fast path train every widened block of the network that it knows; returns whether there are any.
 
-    Raises ValueError where required and no block is of that kind, or models/ops/kernels.c does not compile.
+    Raises ValueError where required and there are none, or models/ops/kernels.c does not compile.
     """
-    blocks = [module for module in network.modules() if hasattr(module, "kernels")]
+    blocks = [module for module in network.modules() if hasattr(module, "kernels") and knows(module)]
     try:
         if not blocks:
-            raise ValueError("the network has no widened blocks")
+            raise ValueError("the network has no widened blocks of a kind that it computes")
         ops.load_library(next(network.parameters()).dtype)
     except ValueError:
         if required:
@@ -41,7 +41,22 @@ def are_kernels_used(network: nn.Module) -> bool:
 
 
 def supports(block: nn.Module, x: Tensor) -> bool:
-    """Whether forward(block, x) computes what the block's modules would: it checks everything that forward() uses."""
+    """Whether forward(block, x) computes what the block's modules would in training: everything it uses is checked."""
+    conv, norm = block.depthwise[0], block.depthwise[-1]
+    return (
+        knows(block)
+        and norm.training
+        and x.device.type in DEVICES
+        and not torch.is_autocast_enabled(x.device.type)
+        and x.dtype == conv.weight.dtype == norm.weight.dtype == block.project[0].weight.dtype
+        and x.dtype in ops.DTYPES
+        and x.shape[1] % ops.LANES == 0
+        and len(x) * (x.shape[2] * x.shape[3] // conv.stride[0] ** 2) > 1  # torch's batch norm has its own words for 1
+    )
+
+
+def knows(block: nn.Module) -> bool:
+    """Whether the block is made of parts that forward() computes."""
     conv, norm = block.depthwise[0], block.depthwise[-1]
     return (
         len(block.depthwise) == 2
@@ -56,24 +71,12 @@ def supports(block: nn.Module, x: Tensor) -> bool:
         and conv.kernel_size in ((3, 3), (5, 5))
         and conv.stride[0] == conv.stride[1]
         and conv.padding[0] == conv.padding[1]
-        and x.device.type in DEVICES
-        and not torch.is_autocast_enabled(x.device.type)
-        and x.dtype == conv.weight.dtype == norm.weight.dtype == block.project.conv.weight.dtype
-        and x.dtype in ops.DTYPES
-        and x.shape[1] % ops.LANES == 0
-        and len(x) * (x.shape[2] * x.shape[3] // conv.stride[0] ** 2) > 1  # torch's batch norm has its own words for 1
     )
 
 
 def is_plain_batch_norm(norm: nn.Module) -> bool:
     """Batch norm of the batch's own statistics, with weights and with running statistics of a fixed momentum."""
-    return (
-        type(norm) is nn.BatchNorm2d
-        and norm.training
-        and norm.affine
-        and norm.track_running_stats
-        and norm.momentum is not None
-    )
+    return type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
 def is_plain_projection(project: nn.Sequential) -> bool:

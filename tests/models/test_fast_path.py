@@ -141,7 +141,7 @@ def test_a_run_with_and_without(uncompiled, tmp_path, monkeypatch, word, compile
     [
         ("-net cheapV2", "/no/compiler", "the C compiler did not make it (/no/compiler"),
         ("-net cheapV2", "false", "the C compiler did not make it (false"),
-        ("-net MobileNetV3", "cc", "the network has no widened blocks"),
+        ("-net MobileNetV3", "cc", "the network has no widened blocks of a kind that it computes"),
         ("-net cheapV2 -amp bf16", "cc", "it is for training on a CPU in float32"),
     ],
 )

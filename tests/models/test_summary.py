@@ -116,7 +116,7 @@ def by_the_book(network: nn.Module, image_size: int) -> dict[str, int]:
         elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
             book["thop"] += 4 * read
             book["flopth"] += 2 * read
-        elif isinstance(module, nn.ReLU | nn.LeakyReLU | nn.Hardswish | nn.Hardsigmoid | nn.MaxPool2d):
+        elif isinstance(module, nn.ReLU | nn.LeakyReLU | nn.GELU | nn.Hardswish | nn.Hardsigmoid | nn.MaxPool2d):
             book["flopth"] += read
 
     handles = [module.register_forward_hook(add) for module in network.modules()]

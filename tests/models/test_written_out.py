@@ -129,7 +129,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("name", models.cheap_names())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_written_out(name, training, cifar_images):
     literal = random_weights(models.create(name, literal=True)).double()
     default = models.create(name).double()
