@@ -37,6 +37,21 @@ def finished(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def without_pictures():
+    """Runs leave out the graph and the pictures of the test set, which take longer than training so small a network.
+
+    For modules whose tests look at neither, and do not use `finished`: that run has them.
+    """
+    from engine.logs import RunLog
+    from engine.tasks import Classification
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "graph", lambda *_: None)
+        patch.setattr(Classification, "figures", lambda *_: {})
+        yield
+
+
 @pytest.fixture
 def threads_put_back():
     """For tests of what sets the number of threads for all of torch."""
