@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 # Tests run in several processes (pytest-xdist). Threads of all of them on the same cores would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,6 +51,14 @@ def without_pictures():
         patch.setattr(RunLog, "graph", lambda *_: None)
         patch.setattr(Classification, "figures", lambda *_: {})
         yield
+
+
+@pytest.fixture
+def downloads_without_waiting(monkeypatch):
+    """Another attempt at a download follows at once, where pooch would wait for one second, then two."""
+    import pooch.core
+
+    monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 @pytest.fixture
