@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 # Tests run in several processes (pytest-xdist). Threads of all of them on the same cores would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,6 +36,29 @@ def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("finished")
     runs.start(runs.RUN, out)
     return out
+
+
+@pytest.fixture(scope="module")
+def without_pictures():
+    """Runs leave out the graph and the pictures of the test set, which take longer than training so small a network.
+
+    For modules whose tests look at neither, and do not use `finished`: that run has them.
+    """
+    from engine.logs import RunLog
+    from engine.tasks import Classification
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "graph", lambda *_: None)
+        patch.setattr(Classification, "figures", lambda *_: {})
+        yield
+
+
+@pytest.fixture
+def downloads_without_waiting(monkeypatch):
+    """Another attempt at a download follows at once, where pooch would wait for one second, then two."""
+    import pooch.core
+
+    monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 @pytest.fixture

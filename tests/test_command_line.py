@@ -235,6 +235,7 @@ if not torch.cuda.is_available():
     MISTAKES.append(("-net cheapV3 -dataset digits -sync-bn", "CUDA devices only"))
 
 
+@pytest.mark.usefixtures("downloads_without_waiting")
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[words or "nothing" for words, _ in MISTAKES])
 def test_mistakes(place, capsys, monkeypatch, words, message):
     for word in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -246,6 +247,7 @@ def test_mistakes(place, capsys, monkeypatch, words, message):
     assert sorted(place.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("downloads_without_waiting")
 def test_no_network_says_where_the_file_goes(place, capsys, monkeypatch):
     """A download that cannot be had ends in one line; digits is offered."""
     for word in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):

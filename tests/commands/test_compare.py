@@ -60,6 +60,7 @@ def leave(out, folder: str, result: dict | None = None, /, **given) -> dict:
     return found
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_real_runs(tmp_path, capsys):
     """Two seeds of one run, one of another, and one that starts from the first's weights: what stands in the table
     stands in the results and on disk.

@@ -155,7 +155,7 @@ def test_the_exporter_is_silent(tmp_path, capfd, caplog, recwarn):
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
+def run_folder(without_pictures, tmp_path_factory):
     """What one short run on the digits leaves."""
     out = tmp_path_factory.mktemp("run")
     words = "-net cheapV3_small -dataset digits -epochs 1 -b 64 -size 8 -name try1 -gpu false -out"

@@ -59,7 +59,10 @@ def make_weights(path: Path, net: str, classes: int, channels: int, size: int, *
         for layer in network.modules():
             if isinstance(layer, torch.nn.Linear):  # or every class would be nearly as likely as the next
                 torch.nn.init.normal_(layer.weight, std=4 * layer.in_features**-0.5)
-        for _ in range(20):  # running statistics, without which an untrained network is all but blind
+            elif isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0  # one batch gives the statistics
+        # running statistics, without which an untrained network is all but blind
+        with torch.no_grad():
             network.train()(torch.nn.functional.interpolate(torch.randn(32, channels, 7, 7), size))
         networks.append(network)
     content = {
@@ -206,6 +209,7 @@ def test_a_second_picture_in_a_jpeg_is_no_frame(photos, colour, tmp_path, capsys
     assert [row["frame"] for row in table(capsys, tmp_path, "-weights", colour[0])] == [""]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_digits_from_training_to_a_table(tmp_path, capsys):
     """The test images of a real run, as PNG files: the table's errors are those that the run counted."""
     status, _, error = call(

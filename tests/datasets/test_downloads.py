@@ -21,6 +21,8 @@ from conf.datasets import DATASETS, DatasetRow, OfficialFile
 from datasets.archives import read_members
 from datasets.download import Limits, download
 
+pytestmark = pytest.mark.usefixtures("downloads_without_waiting")
+
 CONTENT = np.random.default_rng(0).bytes(300_000)
 LIMITS = Limits(size=2_000_000, timeout=0.5, window=1.0, slowest=1000, retries=1)
 

@@ -31,6 +31,7 @@ def packed_file(data: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("downloads_without_waiting")
 def test_packed_data_outlives_its_source(tmp_path):
     contents = cifar_pickles()
     lay_out(tmp_path, contents)

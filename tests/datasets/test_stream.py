@@ -225,6 +225,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load(path)["network"]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_gives_the_same_weights_with_any_number_of_workers_and_when_resumed(
     photos, tmp_path, capsys, monkeypatch
 ):

@@ -15,6 +15,8 @@ from engine.logs import RunLog
 from engine.result import to_json
 from engine.state import TrainState
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 # Two epochs that learn, then a rate of zero: once the running statistics have settled, the score stays.
 RUN = (
     "-net EffNet -dataset digits -size 8 -val 0.8 -epochs 12 -b 16 -s false -lr 0.01 -warm 0 -ema 0 "

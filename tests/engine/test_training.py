@@ -99,7 +99,7 @@ def test_weights_of_other_classes_start_a_run(finished, tmp_path, capsys):
     write_images(tmp_path / "pets", train=("cat", "dog"), test=("cat", "dog"))
     weights = checkpoints(finished) / "last.pth"
     words = (
-        f"-net EffNet -dataset {tmp_path / 'pets'} -epochs 1 -weights {weights} -out {tmp_path} "
+        f"-net EffNet -dataset {tmp_path / 'pets'} -data {tmp_path} -epochs 1 -weights {weights} -out {tmp_path} "
         "-b 4 -lr 1e-9 -gpu false"
     )
     status = main.main(words.split())
