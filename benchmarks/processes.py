@@ -17,7 +17,7 @@ import torch
 from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, synchronize
 from conf import Settings
 from conf.resolve import settings as resolve
-from engine.distributed import ALONE, Processes, joined
+from engine.distributed import SINGLE_PROCESS, Processes, process_group
 from engine.job import make_job
 from engine.loop import train_epoch
 from engine.state import TrainState
@@ -26,7 +26,7 @@ from engine.state import TrainState
 class Own:
     """This project's training loop, over as many epochs as are asked for."""
 
-    def __init__(self, settings: Settings, processes: Processes = ALONE) -> None:
+    def __init__(self, settings: Settings, processes: Processes = SINGLE_PROCESS) -> None:
         self.settings, self.processes = settings, processes
         self.job = make_job(settings, processes=processes)
         self.device = self.job.precision.device
@@ -59,7 +59,7 @@ def serve(side: type, settings: Settings, threads: int, place: dict[str, str], c
     """
     os.environ.update(place)
     torch.set_num_threads(threads)
-    with joined(settings.gpu) as processes:
+    with process_group(settings.gpu) as processes:
         try:
             loop = side(settings, processes)
         except ValueError as error:

@@ -113,7 +113,7 @@ def complete(result: dict, folder: Path) -> dict:
     if "weights bytes" in result and "train loss" in result:
         return result
     try:
-        content = checkpoint.load_run(folder / "last.pth")
+        content = checkpoint.load(folder / "last.pth")
     except ValueError:
         return result
     last = (content.get("history") or [{}])[-1]

@@ -32,6 +32,7 @@ from datasets.images import decode_frames
 from engine import checkpoint
 from engine.device import Precision, choose_device
 from engine.job import to_device
+from engine.schema import RunContent
 
 # Neither Pillow nor torchvision reads these; the packages that do bring a copy of ffmpeg along.
 VIDEOS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
@@ -46,7 +47,7 @@ class ClassTable:
     an image to a side, or None where decode_frames() does it.
     """
 
-    def __init__(self, content: dict) -> None:
+    def __init__(self, content: RunContent) -> None:
         self.classes = content["classes"]
         self.outputs = len(self.classes)
         self.shown = min(5, self.outputs)
@@ -81,7 +82,7 @@ class AngleTable:
     outputs = 1
     header = ["angle", "degrees"]
 
-    def __init__(self, content: dict) -> None:
+    def __init__(self, content: RunContent) -> None:
         self.degrees = content["degrees"]
 
     def rows(self, outputs: Tensor) -> list[list]:
@@ -149,7 +150,7 @@ def image_files(paths: list[str]) -> list[str]:
     return files
 
 
-def load_network(settings: Settings, content: dict, outputs: int, weights: Path) -> torch.nn.Module:
+def load_network(settings: Settings, content: RunContent, outputs: int, weights: Path) -> torch.nn.Module:
     """The network of a checkpoint in eval mode on the settings' device, with the averaged weights if there are any."""
     device = choose_device(settings.gpu)
     network = models.create(
@@ -164,7 +165,9 @@ def load_network(settings: Settings, content: dict, outputs: int, weights: Path)
 
 
 @torch.inference_mode()
-def predictions(files: list[str], network: torch.nn.Module, table, settings: Settings, content: dict) -> Iterator[list]:
+def predictions(
+    files: list[str], network: torch.nn.Module, table, settings: Settings, content: RunContent
+) -> Iterator[list]:
     """Yields [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
     precision = Precision.choose(settings.amp, next(network.parameters()).device)
     for names, pixels in read_images(files, table, settings, content):
@@ -175,7 +178,9 @@ def predictions(files: list[str], network: torch.nn.Module, table, settings: Set
             yield [*name, *row]
 
 
-def read_images(files: list[str], table, settings: Settings, content: dict) -> Iterator[tuple[list[tuple], Tensor]]:
+def read_images(
+    files: list[str], table, settings: Settings, content: RunContent
+) -> Iterator[tuple[list[tuple], Tensor]]:
     """Yields ([(path, frame), ...], uint8 N x C x S x S) for up to CHUNK frames at a time.
 
     As in training, images are first brought to the size of the data set, where that is a published one, and then
@@ -202,7 +207,7 @@ def read_images(files: list[str], table, settings: Settings, content: dict) -> I
                 yield names[first : first + CHUNK], resized(Split(pixels, torch.zeros(len(pixels))), size).images
 
 
-def normalised(pixels: Tensor, content: dict, device: torch.device) -> Tensor:
+def normalised(pixels: Tensor, content: RunContent, device: torch.device) -> Tensor:
     """The images, uint8 N x C x S x S, normalised on the device as the test images were: float32, N x C x S x S."""
     count = len(pixels)
     source = ImageSource(pixels, torch.zeros(count), content["mean"], content["std"], NO_AUGMENTATION, device)

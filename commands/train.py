@@ -10,10 +10,11 @@ import yaml
 from conf import Settings
 from conf.resolve import saved_settings
 from engine import checkpoint
-from engine.distributed import Processes, joined, restarts
+from engine.distributed import Processes, process_group, restarts
 from engine.folders import Folders, begun_run, newest_run
 from engine.job import Job, make_job
 from engine.run import LAST, Run
+from engine.schema import RunContent
 from engine.state import TrainState
 
 
@@ -22,14 +23,14 @@ def train(settings: Settings) -> dict:
 
     Where torch's launcher starts the program again after a failure, it continues the run that it had begun.
     """
-    with joined(settings.gpu) as processes:
+    with process_group(settings.gpu) as processes:
         text = settings_text(settings)
-        folder = processes.from_first(lambda: begun_run(settings, text)) if restarts() else None
+        folder = processes.broadcast_from_main(lambda: begun_run(settings, text)) if restarts() else None
         if folder is not None:
             return continue_run(folder, {}, processes)
         weights = Path(settings.weights) if settings.weights else None
-        job = processes.in_turn(lambda: make_job(settings, weights, processes))
-        folders = processes.from_first(lambda: new_folders(settings, text))
+        job = processes.main_process_first(lambda: make_job(settings, weights, processes))
+        folders = processes.broadcast_from_main(lambda: new_folders(settings, text))
         state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
         return Run(job, state, folders).finish()
 
@@ -55,16 +56,16 @@ def resume(folder: str, out: Path, overrides: dict[str, object]) -> dict:
     Raises ValueError where no checkpoint can be read, or the data set is not what it was.
     """
     checkpoints = newest_run(out) if folder == "last" else Path(folder)
-    with joined(overrides.get("gpu")) as processes:
+    with process_group(overrides.get("gpu")) as processes:
         return continue_run(checkpoints, overrides, processes)
 
 
 def continue_run(folder: Path, overrides: dict[str, object], processes: Processes) -> dict:
     """Trains the rest of the run whose checkpoints lie in folder, in each of the processes; returns its result."""
-    path, content, job = processes.in_turn(lambda: latest_job(folder, overrides, processes))
+    path, content, job = processes.main_process_first(lambda: latest_job(folder, overrides, processes))
     folder, settings = folder.resolve(), job.settings
     folders = Folders(folder.parents[2] / "runs" / folder.parent.name / folder.name, folder)
-    if processes.is_first:
+    if processes.is_main:
         for unfinished in folder.glob(".*.pth.*.tmp"):  # left by a write that SIGKILL or the machine cut off
             unfinished.unlink()
         if path.name != LAST:
@@ -75,7 +76,7 @@ def continue_run(folder: Path, overrides: dict[str, object], processes: Processe
     return Run(job, state, folders).finish()
 
 
-def latest_job(folder: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, dict, Job]:
+def latest_job(folder: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, RunContent, Job]:
     """The path of the newest undamaged checkpoint in folder, its content and its job.
 
     Raises ValueError where there is none, or the data set is not what it was.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 
@@ -16,6 +15,8 @@ def held_out(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
     everything = torch.arange(len(targets))
     if share == 0:
         return everything, everything[:0]
+    from sklearn.model_selection import train_test_split  # here: scikit-learn takes a second to load
+
     try:
         training, validation = train_test_split(
             everything.numpy(), test_size=share, stratify=targets.numpy(), random_state=0

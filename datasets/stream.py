@@ -28,8 +28,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
-from torchvision.transforms import functional as F
 
 from datasets.augment import Augmentation, ImageSource
 from datasets.folder import Listing, read_file
@@ -120,12 +118,17 @@ class StreamedImages(Dataset):
             return decode_image(name, content, channels, side)
         if seed is None:
             return decode_image(name, content, channels, side, self._middle)
+        from torchvision.transforms import RandomResizedCrop  # here: torchvision takes a second to load
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             cut = RandomResizedCrop(side, (self.least_area, 1.0))
             return decode_image(name, content, channels, side, cut)
 
     def _middle(self, image: Image.Image) -> Image.Image:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
+
         side = self.shape[-1]
         image = F.resize(image, [round(side / TEST_SHARE)], InterpolationMode.BILINEAR)
         return F.center_crop(image, [side])

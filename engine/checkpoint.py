@@ -1,7 +1,8 @@
-"""Checkpoints: written whole or not at all, verified before they are read, never able to run code.
+"""Checkpoint files: written whole or not at all, verified before they are read, never able to run code.
 
 A checkpoint is torch.save's zip file whose comment is the SHA-256 of everything before the comment. torch.load
-reads it as it is; load() here also verifies the sum, since torch's own reader lets most flipped bits through.
+reads it as it is; load() here also verifies the sum, since torch's own reader does not notice most flipped bits.
+What a checkpoint of a run holds: engine/schema.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from engine.schema import RunContent, TrainedContent, check
 from models import registry
 
 _MARK = b"sha256:"
@@ -37,7 +39,7 @@ def to_bytes(content: dict) -> bytes:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Temporary file in the same folder, fsync, rename, fsync of the folder; no file is left behind by a failure."""
+    """Writes a temporary file in the same folder, renames it, and syncs both; a failure leaves no file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -88,7 +90,7 @@ def load(path: Path) -> dict:
             raise ValueError(f"{path}: damaged, its checksum does not match; take another checkpoint")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are of pickles that are refused in the next line
+            warnings.simplefilter("ignore")  # about pickles, which weights_only refuses in the next line
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
@@ -116,11 +118,15 @@ def check_revision(content: dict, path: Path) -> None:
             )
 
 
-def load_run(path: Path) -> dict:
-    """The content of a checkpoint of a run. Raises ValueError where it holds bare weights only, or as load() does."""
+def load_run(path: Path, keys: type = TrainedContent) -> RunContent:
+    """The content of a checkpoint of a run; keys: the class of engine/schema.py whose keys it must hold.
+
+    Raises ValueError where it holds bare weights only or lacks one of the keys, or as load() does.
+    """
     content = load(path)
     if "settings" not in content:
         raise ValueError(f"{path}: holds weights only, not the network's name and data set; give a checkpoint of a run")
+    check(content, keys, path)
     return content
 
 
@@ -130,17 +136,17 @@ def by_epoch(paths: Iterable[Path]) -> list[Path]:
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
-def load_newest(folder: Path) -> tuple[Path, dict]:
-    """The newest checkpoint of a run that is whole: last.pth, else the one of the latest epoch.
+def load_newest(folder: Path) -> tuple[Path, RunContent]:
+    """The newest undamaged checkpoint of a run: last.pth, else the one of the latest epoch.
 
-    What is damaged is named on stderr. Raises ValueError where none can be read.
+    Damaged ones are named on stderr. Raises ValueError where none can be read.
     """
     if not folder.is_dir():
         raise ValueError(f"-resume {folder}: no such folder; give one under checkpoints/, or last")
     damage = []
     for path in [folder / "last.pth", *by_epoch(folder.glob("*.pth"))]:
         try:
-            content = load_run(path)
+            content = load_run(path, RunContent)
         except ValueError as error:
             damage.append(str(error))
             continue

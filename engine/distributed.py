@@ -1,7 +1,7 @@
 """One process or many: what they agree on, and how torch's launcher starts them (torchrun, torch.distributed.run).
 
 Every process draws the same batches and works on its own share of each (datasets/batches.py), so that many processes
-compute what one does. The first process alone prints and writes.
+compute what one does. Only the main process, rank 0, prints and writes.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run: its number from 0, and how many there are."""
+    """This process among those of the run: its rank, counted from 0, and the number of processes."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def sum(self, numbers: list[float]) -> list[float]:
-        """The sums over all processes; one that has nothing to add gives an empty list."""
-        if self.count == 1:
+        """The sums over all processes. A process that has nothing to add gives an empty list."""
+        if self.world_size == 1:
             return numbers
-        lists: list[list[float]] = [[] for _ in range(self.count)]
+        lists: list[list[float]] = [[] for _ in range(self.world_size)]
         dist.all_gather_object(lists, numbers)
         return [sum(column) for column in zip(*(row for row in lists if row), strict=True)]
 
     def largest(self, number: int) -> int:
-        """The largest of the processes' numbers. On the host: nothing waits for a device."""
-        if self.count == 1:
+        """The largest of the processes' numbers. They are compared on the host, so that nothing waits for a device."""
+        if self.world_size == 1:
             return number
         numbers = torch.tensor([number])
         dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return int(numbers)
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What make() returns in the first process. Where it raises ValueError there, the others end without a word."""
-        if self.count == 1:
+    def broadcast_from_main(self, make: Callable[[], T]) -> T:
+        """What make() returns in the main process. If it raises ValueError there, the other processes exit silently."""
+        if self.world_size == 1:
             return make()
         made: list = [None, False]
         try:
-            if self.is_first:
+            if self.is_main:
                 made = [make(), True]
         finally:
             dist.broadcast_object_list(made)
@@ -64,51 +64,54 @@ class Processes:
             raise SystemExit(2)
         return made[0]
 
-    def in_turn(self, make: Callable[[], T]) -> T:
-        """make() in the first process, and then in the others: one mistake is one line, and packed data is there."""
-        if self.count == 1:
+    def main_process_first(self, make: Callable[[], T]) -> T:
+        """Calls make() in the main process, and then in the others.
+
+        So a mistake of the user's is printed once, and the others find the data that the main process has packed.
+        """
+        if self.world_size == 1:
             return make()
         result: list[T] = []
-        self.from_first(lambda: result.append(make()))
-        return result[0] if self.is_first else make()
+        self.broadcast_from_main(lambda: result.append(make()))
+        return result[0] if self.is_main else make()
 
-    def together(self, network: nn.Module) -> nn.Module:
-        """network as it is trained: its gradients are the mean over the processes."""
-        if self.count == 1:
+    def wrap_ddp(self, network: nn.Module) -> nn.Module:
+        """The network wrapped for training: its gradients are averaged over the processes."""
+        if self.world_size == 1:
             return network
-        # the running statistics that count are the first process's: they are sent before each evaluation, not each step
+        # the main process's running statistics count; they are sent before each evaluation, not at each step
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 renames broadcast_buffers
             return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
-    def share_buffers(self, network: nn.Module) -> None:
-        """The first process's buffers (batch norm's running statistics) in all of them."""
-        if self.count > 1:
+    def broadcast_buffers(self, network: nn.Module) -> None:
+        """Sends the main process's buffers (batch norm's running statistics) to all processes."""
+        if self.world_size > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextlib.contextmanager
-def joined(gpu: bool | None) -> Iterator[Processes]:
-    """The processes that torch's launcher started together with this one; one alone where there was no launcher.
+def process_group(gpu: bool | None) -> Iterator[Processes]:
+    """Connects the processes that torch's launcher started together with this one; without a launcher there is one.
 
     gpu: as choose_device takes it. gloo connects CPUs and nccl CUDA devices; each process has a device of its own.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield ALONE
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield SINGLE_PROCESS
         return
     cuda = torch.cuda.is_available() and gpu is not False
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **_rendezvous())
-    processes = Processes(dist.get_rank(), count)
+    processes = Processes(dist.get_rank(), world_size)
     try:
         with contextlib.ExitStack() as stack:
-            if not processes.is_first:
+            if not processes.is_main:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield processes
     finally:
@@ -116,7 +119,10 @@ def joined(gpu: bool | None) -> Iterator[Processes]:
 
 
 def _rendezvous() -> dict[str, object]:
-    """Where the processes find each other. The launcher's store still has the addresses of those before a restart."""
+    """Where the processes find each other.
+
+    After a restart they use a part of the launcher's store of their own: the rest still has the old addresses.
+    """
     environment = os.environ
     if not restarts() or environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
@@ -131,7 +137,7 @@ def is_launched() -> bool:
 
 
 def restarts() -> int:
-    """How often the launcher has started this run again (torchrun --max-restarts)."""
+    """How often the launcher has restarted this run (torchrun --max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
@@ -140,9 +146,12 @@ def wanted_processes(procs: int, gpu: bool | None) -> int:
     return procs or (max(1, torch.cuda.device_count()) if gpu is not False else 1)
 
 
-def launch(count: int, words: list[str]) -> int:
-    """main.py with these words in `count` processes on this machine; the exit status of the first that failed, or 0."""
-    logging.disable()  # the launcher's own log: what went wrong is said below, in a line
+def launch(count: int, argv: list[str]) -> int:
+    """Runs main.py with the arguments argv in `count` processes on this machine.
+
+    Returns the exit status of the first process that failed, or 0.
+    """
+    logging.disable()  # the launcher's own log: below one line says what went wrong
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -150,7 +159,7 @@ def launch(count: int, words: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     program = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "main.py")
     try:
-        run.run(run.parse_args(["--standalone", f"--nproc-per-node={count}", program, *words]))
+        run.run(run.parse_args(["--standalone", f"--nproc-per-node={count}", program, *argv]))
     except SignalException as signal:
         return 128 + signal.sigval
     except ChildFailedError as error:

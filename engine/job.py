@@ -17,7 +17,9 @@ from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.loaders import make_batches
 from engine import checkpoint
 from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
-from engine.distributed import ALONE, Processes
+from engine.distributed import SINGLE_PROCESS, Processes
+from engine.folders import Folders
+from engine.schema import RunContent
 from engine.tasks import TASKS
 from models import fast_path
 from models.registry import entry
@@ -50,7 +52,27 @@ class Job:
         return next(iter(self.evaluations))
 
 
-def make_job(settings: Settings, weights: Path | None = None, processes: Processes = ALONE) -> Job:
+def describe_job(job: Job, folders: Folders) -> str:
+    """The first lines of a run: network, data, recipe, device, and where it writes."""
+    settings = job.settings
+    images = {split: len(batches.index) for split, batches in job.evaluations.items()}
+    chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
+    several = f", {job.processes.world_size} processes" if job.processes.world_size > 1 else ""
+    compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
+    splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
+    side = job.dataset.train.images.shape[-1]
+    return (
+        f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
+        f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, {job.task.targets()}\n"
+        f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
+        f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
+        f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{compiled}; "
+        f"the best epoch is chosen on the {chosen_on}\n"
+        f"curves: tensorboard --logdir {folders.runs.parents[1]}; weights: {folders.checkpoints}"
+    )
+
+
+def make_job(settings: Settings, weights: Path | None = None, processes: Processes = SINGLE_PROCESS) -> Job:
     """The job of these settings; it starts from weights, a checkpoint, where that is given.
 
     Raises ValueError for settings that cannot run. Nothing is written except the packed data set.
@@ -59,8 +81,8 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     row = find_row(settings.dataset)
     reject_unused_settings(settings, row)
     device = choose_device(settings.gpu)
-    if settings.batch_size % processes.count:
-        raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes.count} processes")
+    if settings.batch_size % processes.world_size:
+        raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes.world_size} processes")
     if settings.sync_bn and device.type != "cuda":
         raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
     if settings.compile:
@@ -81,7 +103,7 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
         use_kernels(network, settings, precision)
     if settings.sync_bn:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    training, evaluations = make_batches(settings, data, device, (processes.rank, processes.count))
+    training, evaluations = make_batches(settings, data, device, (processes.rank, processes.world_size))
     return Job(
         settings=settings,
         precision=precision,
@@ -96,7 +118,7 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     )
 
 
-def job_from_checkpoint(weights: Path, overrides: dict[str, object]) -> tuple[Job, dict]:
+def job_from_checkpoint(weights: Path, overrides: dict[str, object]) -> tuple[Job, RunContent]:
     """The job of a checkpoint, with its weights loaded, and the checkpoint's content.
 
     overrides: settings that replace the checkpoint's and do not change the network.

@@ -11,7 +11,6 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
-from torchvision.utils import make_grid
 
 from engine.checkpoint import write_atomically
 
@@ -53,6 +52,8 @@ class RunLog:
 
     def images(self, tag: str, images: Tensor, step: int) -> None:
         """A grid of up to 64 images, N x C x H x W with values in 0..1."""
+        from torchvision.utils import make_grid  # here: torchvision takes a second to load
+
         self.writer.add_image(tag, make_grid(images[:64], nrow=8), step)
 
     def figure(self, tag: str, figure, step: int) -> None:

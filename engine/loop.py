@@ -1,4 +1,4 @@
-"""Train an epoch, evaluate: plain dicts of metrics."""
+"""Trains an epoch and evaluates a network; both return the metrics as a plain dict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from conf import Settings
 from datasets.batches import EvaluationBatches, TrainingBatches
 from engine.device import Precision
-from engine.distributed import ALONE, Processes
+from engine.distributed import SINGLE_PROCESS, Processes
 from engine.interruption import Interrupted
 from engine.state import TrainState
 from utils import derived_seed
@@ -27,44 +27,44 @@ def train_epoch(
     settings: Settings,
     on_read: Callable[[list[float], list[float]], None],
     check: Callable[[], None] = lambda: None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> dict[str, float]:
-    """Trains from state.batch to the end of the epoch; metrics are means over all its images.
+    """Trains from state.batch to the end of the epoch; returns the metrics, means over all images of the epoch.
 
-    Losses stay on the device and are read every settings.log_every steps, when on_read(losses, rates) gets one
-    of each for every step since the last reading, and state.sums is brought up to date.
+    Losses stay on the device and are read every settings.log_every steps. Then state.sums is updated and
+    on_read(losses, rates) is called with the loss and the learning rate of each step since the last reading.
     check is called before every step; where it raises Interrupted, the losses are read first.
     Raises NotFinite, before on_read, where a loss is not finite.
     """
     state.network.train()
-    reader = _Reader(state, precision.device, on_read, processes)
+    accumulator = MetricAccumulator(state, precision.device, on_read, processes)
     for images, targets in batches.epoch(state.epoch, state.batch):
         try:
             check()
         except Interrupted:
-            reader.read()
+            accumulator.read()
             raise
-        # dropout's, so that any step can be redone
-        torch.manual_seed(derived_seed(settings.seed, "step", state.step * processes.count + processes.rank))
-        reader.rates.append(state.optimizer.param_groups[0]["lr"])
-        start, stop = batches.bounds[state.batch] if processes.count > 1 else (0, len(targets))
-        share = Share(stop - start, processes.count, settings.accumulate)
-        reader.add(*train_step(state, images, targets, task, precision, settings.clip, share))
+        # Seeds dropout per step, so that a resumed run draws the same masks.
+        torch.manual_seed(derived_seed(settings.seed, "step", state.step * processes.world_size + processes.rank))
+        accumulator.rates.append(state.optimizer.param_groups[0]["lr"])
+        start, stop = batches.bounds[state.batch] if processes.world_size > 1 else (0, len(targets))
+        share = Share(stop - start, processes.world_size, settings.accumulate)
+        accumulator.add(*train_step(state, images, targets, task, precision, settings.clip, share))
         state.batch += 1
         state.step += 1
         if state.step % settings.log_every == 0:
-            reader.read()
-    reader.read()
+            accumulator.read()
+    accumulator.read()
     return task.metrics(state.sums)
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one process does of a step.
+    """One process's share of a step.
 
-    whole       images of the step in all processes
-    processes   how many they are
-    accumulate  parts in which this process works through its images
+    whole       the number of images in the step, over all processes
+    processes   the number of processes
+    accumulate  the number of parts in which this process works through its images
     """
 
     whole: int
@@ -72,7 +72,7 @@ class Share:
     accumulate: int = 1
 
     def parts(self, images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of two images at least, which batch norm needs."""
+        """The parts, of at least two images each, as batch norm needs."""
         count = min(self.accumulate, len(targets) // 2)
         if count < 2:
             return [(images, targets)]
@@ -88,11 +88,11 @@ def train_step(
     clip: float = 0.0,
     share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One optimizer step on this process's images: (loss, metric sums), both still on the device.
+    """One optimizer step on this process's images. Returns the loss and the metric sums, both still on the device.
 
-    The processes' losses add up to the mean over the whole batch, and their gradients to its gradient; each process
-    multiplies by their number because DistributedDataParallel takes the mean. Images without a target come last and
-    count for nothing. clip: the gradient's largest norm, 0 for none.
+    The losses of all processes add up to the mean over the whole batch, and their gradients to the gradient of that
+    mean; each process multiplies by the number of processes, because DistributedDataParallel averages gradients.
+    Images without a target come last and do not count. clip: the largest norm of the gradient, 0 for no limit.
     """
     share = share or Share(len(targets))
     state.optimizer.zero_grad(set_to_none=True)
@@ -121,8 +121,8 @@ class NotFinite(ValueError):
     """A training loss is infinite or not a number."""
 
 
-class _Reader:
-    """Gathers losses and metric sums on the device and reads them, over all processes, many steps at a time."""
+class MetricAccumulator:
+    """Collects losses and metric sums on the device, and reads them for many steps at once, over all processes."""
 
     def __init__(self, state: TrainState, device: torch.device, on_read, processes: Processes) -> None:
         self.state, self.on_read, self.processes = state, on_read, processes
@@ -130,7 +130,7 @@ class _Reader:
         self.losses: list[Tensor] = []
         self.rates: list[float] = []
         self.sums: Tensor | None = None
-        if state.sums and processes.is_first:
+        if state.sums and processes.is_main:
             self.sums = torch.tensor(state.sums, dtype=self.dtype, device=device)
 
     def add(self, loss: Tensor, sums: Tensor) -> None:
@@ -159,9 +159,9 @@ class _Reader:
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module, batches: EvaluationBatches, task, precision: Precision, processes: Processes = ALONE
+    network: nn.Module, batches: EvaluationBatches, task, precision: Precision, processes: Processes = SINGLE_PROCESS
 ) -> dict[str, float]:
-    """Metrics over all images of all processes' batches, in eval mode; the network's mode is put back after."""
+    """Metrics over all images of all processes' batches, in eval mode. The network's mode is restored afterwards."""
     was_training = network.training
     network.eval()
     total = None

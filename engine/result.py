@@ -6,11 +6,11 @@ import json
 import math
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import numpy
 import torch
-import torchvision
 
 from engine.checkpoint import weights_size
 from engine.job import Job
@@ -41,13 +41,13 @@ def make_result(job: Job, state: TrainState) -> dict:
         "weights bytes": weights_size(state.network.state_dict()),
         "seconds": state.seconds,
         "images per second": job.training.bounds[-1][1] * state.epoch / state.seconds,
-        "processes": job.processes.count,
+        "processes": job.processes.world_size,
         "kernels": are_kernels_used(job.network),
         "device": device_name(job.precision.device),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "torchvision": metadata.version("torchvision"),
             "numpy": numpy.__version__,
         },
         "commit": commit(),

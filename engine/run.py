@@ -12,12 +12,12 @@ from engine import checkpoint, report
 from engine.device import determinism
 from engine.folders import Folders
 from engine.interruption import Interrupted, Interruption
-from engine.job import Job
+from engine.job import Job, describe_job
 from engine.logs import NoLog, RunLog
 from engine.loop import NotFinite, evaluate, train_epoch
 from engine.result import describe_result, make_result, to_json
+from engine.schema import RunContent
 from engine.state import TrainState
-from models.fast_path import are_kernels_used
 from models.registry import entry
 
 LAST = "last.pth"
@@ -30,6 +30,9 @@ class Run:
     def __init__(self, job: Job, state: TrainState, folders: Folders) -> None:
         self.job, self.state, self.folders = job, state, folders
         self.settings, self.processes = job.settings, job.processes
+        self.interruption = Interruption(self.processes.largest)
+        self.log: RunLog | NoLog = NoLog()
+        self.saved_at = time.monotonic()
 
     def finish(self) -> dict:
         """Trains what is left of the run; returns its result.
@@ -37,21 +40,21 @@ class Run:
         Raises Interrupted, with everything saved, where a signal asked the run to stop; ValueError where a loss is not
         finite or a file cannot be written, with the last checkpoint as it was.
         """
-        print(self.describe())
+        print(describe_job(self.job, self.folders))
         again = f"python main.py -resume {self.folders.checkpoints}"
         try:
-            with Interruption(self.processes.largest) as self.interruption, determinism(self.settings.deterministic):
+            with self.interruption, determinism(self.settings.deterministic):
                 self.log = self.open_log()
                 self.train()
             result = make_result(self.job, self.state)
-            if self.processes.is_first:
+            if self.processes.is_main:
                 checkpoint.write_atomically(self.folders.checkpoints / "result.json", to_json(result).encode())
         except Interrupted:
             print(f"stopped in epoch {self.state.epoch + 1}, all is saved; go on with: {again}")
             raise
         except NotFinite as error:
-            if not self.processes.is_first:
-                raise SystemExit(2) from None  # the first process says it
+            if not self.processes.is_main:
+                raise SystemExit(2) from None  # the main process says why
             raise ValueError(
                 f"{error}; {self.folders.checkpoints / LAST} is from before it: try a lower -lr, a longer -warm, "
                 "-clip 1 or -amp off in a new run"
@@ -65,22 +68,22 @@ class Run:
         return result
 
     def open_log(self) -> RunLog | NoLog:
-        """The curves up to this step, and nothing that an interrupted run wrote after it."""
+        """The log of the run's curves; points that an interrupted run wrote after this step are purged."""
         state = self.state
-        if not self.processes.is_first:
+        if not self.processes.is_main:
             return NoLog()
         if not state.batch:
             return RunLog(self.folders.runs, state.step + 1 if state.step else 0)
-        # At the epoch's last step the figures of its evaluation may stand already; its loss goes with them, and again.
+        # The epoch's last step may have been logged with its evaluation; that is purged too, and its loss logged again.
         log = RunLog(self.folders.runs, state.step)
         log.steps(state.step - 1, [state.loss], [state.rate])
         return log
 
     def train(self) -> None:
-        """Every epoch that is left. Stopped between two steps, it saves where it stands."""
+        """Trains every epoch that is left. Where it is interrupted, it saves first."""
         if self.state.step == 0:
             self.save(LAST)
-            if self.processes.is_first:
+            if self.processes.is_main:
                 self.log_start()
         self.saved_at = time.monotonic()
         try:
@@ -95,40 +98,23 @@ class Run:
     def is_over(self) -> bool:
         return self.state.epoch >= self.settings.epochs or self.state.is_stale(self.settings.patience)
 
-    def describe(self) -> str:
-        job, settings = self.job, self.settings
-        images = {split: len(batches.index) for split, batches in job.evaluations.items()}
-        chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
-        several = f", {job.processes.count} processes" if job.processes.count > 1 else ""
-        compiled = ", widened blocks by models/ops/kernels.c" if are_kernels_used(job.network) else ""
-        splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
-        side = job.dataset.train.images.shape[-1]
-        return (
-            f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
-            f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, "
-            f"{job.task.targets()}\n"
-            f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
-            f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
-            f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{compiled}; "
-            f"the best epoch is chosen on the {chosen_on}\n"
-            f"curves: tensorboard --logdir {self.folders.runs.parents[1]}; weights: {self.folders.checkpoints}"
-        )
-
     def epoch(self) -> None:
-        """One epoch, or what is left of it: train, evaluate, log, save."""
+        """Trains one epoch, or what is left of it, then evaluates, logs and saves."""
         state, task = self.state, self.job.task
         metrics = {"Train": self.train_with_progress()}
-        self.processes.share_buffers(state.evaluated)
+        self.processes.broadcast_buffers(state.evaluated)
         for split, batches in self.job.evaluations.items():
-            if self.processes.count == 1:  # many have batches of different number, and cannot agree between them
+            if (
+                self.processes.world_size == 1
+            ):  # several have different numbers of batches, and cannot agree between two of them
                 batches = self.interruption.between(batches)
             metrics[split] = evaluate(state.evaluated, batches, task, self.job.precision, self.processes)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, []
         is_best = self.note(metrics)
         self.log_epoch(metrics)
-        if self.is_over() and self.processes.is_first:
+        if self.is_over() and self.processes.is_main:
             self.log_end()
-        # last.pth comes last: where it is of this epoch, everything else of the epoch is written
+        # last.pth is written last: once it is of this epoch, everything else of the epoch has been written
         name = f"{self.settings.net}-{state.epoch}"
         regular = [f"{name}-regular.pth"] if state.epoch % REGULAR_EVERY == 0 else []
         best = [f"{name}-best.pth"] if is_best else []
@@ -139,8 +125,8 @@ class Run:
             self.remove_older("regular", self.settings.keep)
 
     def remove_older(self, kind: str, kept: int) -> None:
-        """Removes the checkpoints of a kind but the newest `kept`."""
-        if not self.processes.is_first:
+        """Removes the checkpoints of a kind except the newest `kept`."""
+        if not self.processes.is_main:
             return
         for path in checkpoint.by_epoch(self.folders.checkpoints.glob(f"*-{kind}.pth"))[kept:]:
             path.unlink()
@@ -152,7 +138,7 @@ class Run:
         bar = tqdm(
             total=len(self.job.training),
             initial=state.batch,
-            disable=None if self.processes.is_first else True,
+            disable=None if self.processes.is_main else True,
             leave=False,
             unit="step",
             desc=f"epoch {state.epoch + 1}/{settings.epochs}",
@@ -181,9 +167,9 @@ class Run:
             )
 
     def note(self, metrics: dict[str, dict[str, float]]) -> bool:
-        """Adds the epoch's figures to the history; returns whether it is the best so far."""
+        """Adds the epoch's figures to the history; returns whether this epoch is the best so far."""
         state = self.state
-        row = {"epoch": state.epoch, "step": state.step, "lr": state.optimizer.param_groups[0]["lr"]}
+        row = {"epoch": state.epoch, "step": state.step, "lr": state.rate}
         for split, values in metrics.items():
             row |= {f"{split.lower()} {key}": value for key, value in values.items()}
         seconds = state.seconds - (state.history[-1]["seconds"] if state.history else 0.0)
@@ -210,12 +196,12 @@ class Run:
         print(f"epoch {state.epoch}/{self.settings.epochs}  {'  |  '.join(texts)}  |  {speed:.0f} images/s", flush=True)
 
     def save(self, *names: str) -> None:
-        """Checkpoints that hold all of the run; curves are flushed first, so that none is behind them."""
-        if not self.processes.is_first:
+        """Writes checkpoints under these names; curves are flushed first, so that none is behind a checkpoint."""
+        if not self.processes.is_main:
             return
         self.log.flush()
         data = self.job.dataset
-        content = self.state.to_checkpoint() | {
+        content: RunContent = self.state.to_checkpoint() | {
             "settings": dataclasses.asdict(self.settings),
             "revision": entry(self.settings.net).revision,
             "task": self.job.task.name,
@@ -233,7 +219,7 @@ class Run:
         self.saved_at = time.monotonic()
 
     def log_start(self) -> None:
-        """The graph, and a grid of training images as the network sees them."""
+        """Logs the network's graph and a grid of training images as the network sees them."""
         job = self.job
         images, _ = next(job.training.epoch(0))
         mean = torch.tensor(job.dataset.mean, device=images.device)[:, None, None]
@@ -242,7 +228,7 @@ class Run:
         self.log.graph(job.network, images)
 
     def log_end(self) -> None:
-        """The task's pictures of the test set, and the run's row in the HParams table."""
+        """Logs the task's pictures of the test set, and the run's row in the HParams table."""
         result = make_result(self.job, self.state)
         job, step = self.job, self.state.step
         found = report.predictions(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)

@@ -1,34 +1,33 @@
-"""All that changes while a network trains, and its form in a checkpoint."""
+"""Everything that changes while a network trains, and how it is saved in a checkpoint."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from conf import Settings
 from engine.device import Precision
-from engine.distributed import ALONE, Processes
+from engine.distributed import SINGLE_PROCESS, Processes
 from engine.schedule import make_optimizer, make_schedule
+from engine.schema import StateContent
+
+# what a checkpoint holds of a TrainState as it is
+FIGURES = ("epoch", "batch", "step", "sums", "loss", "rate", "history", "best", "seconds")
 
 
 @dataclass
 class TrainState:
     """A network in training.
 
-    trained    the network as it is called in training: itself, wrapped to share gradients, or compiled
-    evaluated  the network whose figures count, as it is called: the averaged one where weights are averaged
-    epoch      epochs finished
-    batch      batches done in the current epoch
-    step       optimizer steps done since the start
-    sums       of the current epoch's metrics so far (engine/tasks.py)
-    loss       of the last step, and rate its learning rate
-    history    one row of figures an epoch
-    best       {"score", "epoch"} of the best epoch so far, or empty
-    seconds    spent in training so far
+    trained    the network that is called in training: wrapped for several processes, or compiled, where that is wanted
+    evaluated  the network that is evaluated: the averaged copy (EMA) if there is one
+
+    For the counters and figures from `epoch` on see engine/schema.py.
     """
 
     network: nn.Module
@@ -55,23 +54,23 @@ class TrainState:
         steps_per_epoch: int,
         settings: Settings,
         precision: Precision,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> TrainState:
-        """The state before the first step; network is on its device already."""
+        """The state before the first step. network must be on its device already."""
         averaged = None
         if settings.ema:
-            averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
-        trained = processes.together(network)
+            averaged = AveragedModel(network, multi_avg_fn=averaging(settings.ema), use_buffers=True)
+        trained = processes.wrap_ddp(network)
         evaluated = network if averaged is None else averaged.module
-        if settings.compile:  # an epoch's last batch is smaller than the others: code for two sizes, not for any
+        if settings.compile:  # for the two sizes of an epoch's batches (the last one is smaller), not for any size
             trained, evaluated = (torch.compile(each, dynamic=False) for each in (trained, evaluated))
         optimizer = make_optimizer(network, settings)
         schedule = make_schedule(optimizer, steps_per_epoch, settings)
         return cls(network, trained, evaluated, averaged, optimizer, schedule, precision.scaler())
 
     def is_best(self, score: float) -> bool:
-        """Whether the score of the epoch just finished is the lowest so far, which is kept in best."""
-        if math.isnan(score):  # every comparison with it says no: it would be the best, and stay it
+        """Whether the score of the epoch just finished is the lowest so far; `best` then holds it."""
+        if math.isnan(score):  # no score is lower than NaN, so that it would stay the best
             score = math.inf
         if self.best and score >= self.best["score"]:
             return False
@@ -79,14 +78,14 @@ class TrainState:
         return True
 
     def is_stale(self, patience: int) -> bool:
-        """Whether the last `patience` finished epochs brought no better score; never for a patience of 0.
+        """Whether none of the last `patience` epochs brought a better score; always False for a patience of 0.
 
-        Read off what a checkpoint holds, so that a run that is gone on with stops where it would have stopped.
+        It depends only on what a checkpoint holds, so that a resumed run stops where it would have stopped anyway.
         """
         return 0 < patience <= self.epoch - self.best.get("epoch", self.epoch)
 
-    def to_checkpoint(self) -> dict:
-        """Plain values and tensors only."""
+    def to_checkpoint(self) -> StateContent:
+        """The state's part of a checkpoint: tensors and plain values only."""
         return {
             "network": self.network.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.module.state_dict(),
@@ -94,26 +93,35 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
-            "sums": self.sums,
-            "loss": self.loss,
-            "rate": self.rate,
-            "history": self.history,
-            "best": self.best,
-            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in FIGURES},
         }
 
-    def restore(self, content: dict) -> None:
-        """Takes over everything that to_checkpoint wrote."""
+    def restore(self, content: StateContent) -> None:
+        """Restores everything that to_checkpoint() saved."""
         self.network.load_state_dict(content["network"])
         if self.averaged is not None:
             self.averaged.module.load_state_dict(content["averaged"])
             self.averaged.n_averaged.fill_(content["averaged_steps"])
         self.optimizer.load_state_dict(content["optimizer"])
-        # the rates of this step stand in the optimizer's groups; the schedule only counts
+        # the optimizer's state holds this step's learning rates; the schedule only counts
         self.schedule.last_epoch = content["schedule"]["last_epoch"]
         self.scaler.load_state_dict(content["scaler"])
-        for name in ("epoch", "batch", "step", "sums", "loss", "rate", "history", "best", "seconds"):
+        for name in FIGURES:
             setattr(self, name, content[name])
+
+
+def averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """The update of averaged weights: exponential for floating-point tensors, a copy for all others.
+
+    The others are numbers of channels and counts, whose mean would mean nothing.
+    """
+    average = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        if averaged[0].is_floating_point():  # torch calls it with tensors of one type at a time
+            average(averaged, current, count)
+        else:
+            for own, other in zip(averaged, current, strict=True):
+                own.copy_(other)
+
+    return update

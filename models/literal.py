@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.reuse import ConvOnCopies, LinearOnCopies, Reuse, shuffled
+from models.reuse import ConvOnCopies, LinearOnCopies, Reuse, ReuseDepthwise, shuffled
 
 
 def literal_channels(channels: int, times: int, groups: int) -> Tensor:
@@ -45,7 +45,7 @@ Move = Callable[[Tensor, int, Tensor], Tensor]
 def _reordered(state_dict: dict[str, Tensor], network: nn.Module, move: Move) -> dict[str, Tensor]:
     """Moves what blocks with a shuffle hold for each widened channel: such a block has `literal_order` and
     `widened_tensors()` (models/reuse_block.py)."""
-    if not any(isinstance(m, Reuse | LinearOnCopies | ConvOnCopies) for m in network.modules()):
+    if not any(isinstance(m, Reuse | ReuseDepthwise | LinearOnCopies | ConvOnCopies) for m in network.modules()):
         raise ValueError("the network has no Reuse and so only one form; models.cheap_names() lists those with two")
     result = dict(state_dict)
     for prefix, block in network.named_modules():

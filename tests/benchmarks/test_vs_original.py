@@ -11,7 +11,7 @@ import torch
 from benchmarks import vs_original
 from benchmarks.processes import Own
 from conf.resolve import settings
-from engine.distributed import ALONE
+from engine.distributed import SINGLE_PROCESS
 from tests.test_command_line import write_images
 
 ROOT = Path(vs_original.__file__).resolve().parents[1]
@@ -25,7 +25,7 @@ def images(tmp_path) -> dict[str, object]:
 
 def test_both_loops_train_the_same_network_on_the_same_images(images):
     chosen = settings({"net": "cheapV2", "batch_size": 6, "gpu": False, "lr": 1e-3, **images})
-    original, own = vs_original.Original(chosen, ALONE), Own(chosen)
+    original, own = vs_original.Original(chosen, SINGLE_PROCESS), Own(chosen)
     before = [parameter.detach().clone() for parameter in original.network.parameters()]
     counts = sum(parameter.numel() for parameter in before)
     assert counts == own.job.parameters  # the literal form has the same weights

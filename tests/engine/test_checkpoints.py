@@ -41,6 +41,29 @@ def test_weights_of_an_earlier_revision_are_refused(tmp_path, content):
     checkpoint.load(tmp_path / "b.pth")
 
 
+TRAINED = {**CONTENT, "classes": ["a"], "mean": [0.5], "std": [0.2], "image_size": 8, "in_channels": 1}
+
+
+@pytest.mark.parametrize("key", ["classes", "mean", "image_size"])
+@pytest.mark.parametrize("value", ["missing", {"of": "another type"}])
+def test_a_missing_or_strange_key_is_named(tmp_path, key, value):
+    checkpoint.save(tmp_path / "a.pth", TRAINED)
+    assert checkpoint.load_run(tmp_path / "a.pth")["classes"] == ["a"]
+    changed = {**TRAINED, key: value}
+    if value == "missing":
+        del changed[key]
+    checkpoint.save(tmp_path / "a.pth", changed)
+    with pytest.raises(ValueError, match=f"a.pth: (holds no|its) '{key}'"):
+        checkpoint.load_run(tmp_path / "a.pth")
+
+
+def test_a_resume_needs_all_keys(tmp_path):
+    """Weights alone can be tested; a run goes on only from all that it was."""
+    checkpoint.save(tmp_path / "last.pth", TRAINED)
+    with pytest.raises(ValueError, match="last.pth: holds no"):
+        checkpoint.load_newest(tmp_path)
+
+
 def test_torch_reads_it_too(tmp_path):
     """Another project needs nothing of this one to take the weights."""
     checkpoint.save(tmp_path / "a.pth", CONTENT)

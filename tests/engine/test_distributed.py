@@ -15,7 +15,7 @@ import main
 from benchmarks import kill_test
 from datasets.batches import batch_bounds, shared
 from engine import checkpoint
-from engine.distributed import ALONE
+from engine.distributed import SINGLE_PROCESS
 from tests.helpers import distributed_worker
 
 ROOT = Path(main.__file__).parent
@@ -36,7 +36,7 @@ def test_shares_are_a_partition_of_each_batch(count, images):
 
 @pytest.fixture(scope="module")
 def one_process():
-    return distributed_worker.epoch(ALONE, accumulate=1)
+    return distributed_worker.epoch(SINGLE_PROCESS, accumulate=1)
 
 
 def assert_close(found: dict, wanted: dict) -> None:
@@ -50,7 +50,7 @@ def assert_close(found: dict, wanted: dict) -> None:
 
 def test_an_accumulated_step_is_the_whole_step(one_process):
     """1,437 images in batches of 96, the last of 93, in parts that are not even."""
-    assert_close(distributed_worker.epoch(ALONE, accumulate=5), one_process)
+    assert_close(distributed_worker.epoch(SINGLE_PROCESS, accumulate=5), one_process)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])

@@ -47,6 +47,8 @@ def test_csv_and_result_say_what_the_curves_say(finished):
     assert len(rows) == EPOCHS, runs_csv
     accuracies = [event.value for event in curves(finished).Scalars("Test/Accuracy")]
     assert [float(row["test accuracy"]) for row in rows] == pytest.approx(accuracies, rel=1e-6)
+    rates = {event.step: event.value for event in curves(finished).Scalars("Train/lr")}  # of the epoch's last step
+    assert [float(row["lr"]) for row in rows] == pytest.approx([rates[int(row["step"])] for row in rows], rel=1e-6)
     found = result(finished)
     assert found["test top-1 error"] == pytest.approx(1 - float(rows[-1]["test accuracy"]))
     best = max(range(EPOCHS), key=lambda n: float(rows[n]["val accuracy"]))

@@ -15,7 +15,7 @@ from conf.resolve import settings
 from datasets import load
 from datasets.loaders import make_batches
 from engine.device import Precision
-from engine.distributed import joined
+from engine.distributed import process_group
 from engine.loop import evaluate, train_epoch
 from engine.state import TrainState
 from engine.tasks import Classification
@@ -66,7 +66,7 @@ def epoch(processes, accumulate: int) -> dict:
     )
     data = load(find_row("digits"), Path("data"), 8)
     device = torch.device("cpu")
-    share = (processes.rank, processes.count)
+    share = (processes.rank, processes.world_size)
     training, evaluations = make_batches(chosen, data, device, share)
     for batches in (training, *evaluations.values()):
         batches.source = Double(batches.source)
@@ -83,6 +83,6 @@ def epoch(processes, accumulate: int) -> dict:
 
 
 if __name__ == "__main__":
-    with joined(gpu=False) as processes:
+    with process_group(gpu=False) as processes:
         results = {int(word): epoch(processes, int(word)) for word in sys.argv[2:]}
         torch.save(results, Path(sys.argv[1]) / f"{processes.rank}.pt")
