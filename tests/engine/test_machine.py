@@ -1,5 +1,6 @@
 """Settings of the machine change how a run computes, and not what: torch.compile, the optimizer's fused step."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -45,6 +46,19 @@ def test_a_compiled_run_is_the_run(tmp_path, monkeypatch):
         losses.append([point.value for point in curves(tmp_path / name).Scalars("Train/loss")])
     assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-3) and losses[0] != losses[1]
     assert main.main(["-test", "-weights", str(checkpoints(tmp_path / "compiled") / "last.pth")]) == 0
+
+
+@pytest.mark.slow
+def test_a_run_compiled_and_with_the_kernels(tmp_path):
+    """-compile and -kernels go together: the same training loss over an epoch, to what rounding grows to."""
+    words = "-net cheapV2 -width 0.25 -dataset digits -size 8 -epochs 1 -b 128 -warm 0.5 -gpu false -name a"
+    losses = []
+    for name, more in (("compiled", " -compile"), ("plain", "")):
+        printed = start(f"{words} -kernels true{more}", tmp_path / name)
+        assert "by models/ops/kernels.c" in printed
+        table = (tmp_path / name / "runs" / "cheapV2" / "digits-a" / "metrics.csv").open()
+        losses += [float(row["train loss"]) for row in csv.DictReader(table)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2) and losses[0] != losses[1]
 
 
 @pytest.mark.slow
