@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from engine.tasks import TASKS, Classification, Regression
+from engine.tasks import TASKS, Classification, Regression, Task
 
 BEST_EPOCH = {"best epoch": 2, "best epoch chosen on": "validation images"}
 
@@ -29,6 +29,22 @@ def angles() -> tuple[Regression, dict, dict]:
 def test_names_of_the_tasks():
     assert TASKS == {"classification": Classification, "regression": Regression}
     assert (Classification(10).targets(), Regression(25.0, 0.3).targets()) == ("10 classes", "an angle each")
+
+
+def test_the_table_is_of_the_metrics(classes, angles):
+    """Each metric has one row, and each baseline belongs to a metric."""
+    for task, metrics, _ in (classes, angles):
+        keys = [metric.key for metric in task.table]
+        assert sorted(keys) == sorted(metrics)
+        assert {metric.baseline_of for metric in task.table} <= {"", *keys}
+
+
+def test_a_task_without_a_loss_is_none():
+    class Lossless(Classification):
+        loss = Task.loss
+
+    with pytest.raises(TypeError, match="abstract.*loss"):
+        Lossless(10)
 
 
 def test_classification_columns_and_tags(classes):
