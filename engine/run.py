@@ -8,7 +8,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from engine import checkpoint, report
+from engine import checkpoint, tasks
 from engine.device import determinism
 from engine.folders import Folders
 from engine.interruption import Interrupted, Interruption
@@ -231,7 +231,7 @@ class Run:
         """Logs the task's pictures of the test set, and the run's row in the HParams table."""
         result = make_result(self.job, self.state)
         job, step = self.job, self.state.step
-        found = report.predictions(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
+        found = tasks.predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
         for name, figure in job.task.figures(*found, job.dataset).items():
             self.log.figure(f"Test/{name}", figure, step)
         figures = {key: result[key] for key in job.task.final}

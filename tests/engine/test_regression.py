@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import main
 from datasets import driving
 from datasets.split import held_out_driving
-from engine import angles, checkpoint
+from engine import checkpoint, figures
 from engine.logs import RunLog
 from engine.tasks import Regression
 from tests.helpers.drive import angle_of, write_drive
@@ -200,7 +200,7 @@ def test_errors_by_range_against_a_loop():
         [torch.empty(200).uniform_(-25, 25, generator=generator), torch.tensor([-25.0, 0.0, 0.5, 15.0, 25])]
     )
     predicted = true + torch.randn(len(true), generator=generator)
-    rows = angles.errors_by_range(true, predicted, 25.0)
+    rows = figures.errors_by_range(true, predicted, 25.0)
     assert sum(row[2] for row in rows) == len(true)
     assert [row[0] for row in rows[1:]] == [row[1] for row in rows[:-1]]
     for low, high, count, error, of_zero in rows:
@@ -217,12 +217,12 @@ def test_errors_by_range_against_a_loop():
 
 def test_pictures_show_what_they_say():
     true, predicted = torch.tensor([0.0, 20.0, -10.0]), torch.tensor([5.0, 10.0, -10.0])
-    scatter = angles.scatter_figure(true, predicted, 25.0).axes[0].collections[0]
+    scatter = figures.scatter_figure(true, predicted, 25.0).axes[0].collections[0]
     assert scatter.get_offsets().tolist() == torch.stack([true, predicted], 1).tolist()
-    bars = angles.range_figure(true, predicted, 25.0).axes[0].patches
+    bars = figures.range_figure(true, predicted, 25.0).axes[0].patches
     assert [bar.get_height() for bar in bars] == pytest.approx([0, 5, 10, 10, 0, 20])
     images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
-    strip = angles.frames_figure(images, true, predicted).axes
+    strip = figures.frames_figure(images, true, predicted).axes
     order = true.argsort()  # the strip goes from left to right
     for axes, *expected in zip(strip, true[order].tolist(), predicted[order].tolist(), strict=True):
         drawn = []

@@ -1,0 +1,95 @@
+"""The names of a task's metrics in one table, and everything that users read of them, which follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One row of a task's table: a metric, every name that it has, and where users read it.
+
+    The stored value is the one in the metrics of a split, and so in TensorBoard and metrics.csv. The reported value is
+    the one in result.json, and, times a factor, on the terminal.
+    """
+
+    key: str  # in the metrics of a split; metrics.csv puts the split before it
+    tag: str  # in TensorBoard, after the split
+    train_tag: str | None = None  # the same for the training images; None: as tag, empty: not written
+    result: str  # in result.json, after "test " or "best test "
+    label: str  # on the terminal, before the number
+    decimals: int  # on the terminal
+    unit: str = ""  # on the terminal, after the number
+    factor: float = 1.0  # from the reported value to the number on the terminal
+    complement: bool = False  # the reported value is 1 - the stored one: an error from an accuracy
+    baseline_of: str = ""  # the key of the metric after which it stands in brackets
+    of_best: bool = False  # result.json has it of the best epoch as well; the line of the last epoch shows it
+    in_best_line: bool = False  # the line of the best epoch shows it
+
+    def report(self, stored: float) -> float:
+        """The reported value."""
+        return 1 - stored if self.complement else stored
+
+    def text(self, reported: float) -> str:
+        """Label, number and unit, for the terminal."""
+        return f"{self.label} {self.factor * reported:.{self.decimals}f} {self.unit}".rstrip()
+
+
+class MetricReport(Protocol):
+    """What users read of the metrics of a task, in the order of its table."""
+
+    table: ClassVar[tuple[Metric, ...]]
+
+    def tags(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The metrics of a validation or test set by TensorBoard tag."""
+        return {metric.tag: metrics[metric.key] for metric in self.table}
+
+    def train_tags(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The metrics of the training images by TensorBoard tag."""
+        tags = {metric.key: metric.tag if metric.train_tag is None else metric.train_tag for metric in self.table}
+        return {tag: metrics[key] for key, tag in tags.items() if tag}
+
+    def describe(self, metrics: dict[str, float]) -> str:
+        """The metrics of a split in one line for the terminal."""
+        reported = {metric.key: metric.report(metrics[metric.key]) for metric in self.table}
+        return "  ".join(self._texts(reported, self._no_baselines()))
+
+    def result(self, last: dict[str, float], best: dict[str, float], best_epoch: dict[str, object]) -> dict:
+        """What result.json says of the test set, from its metrics after the last and after the best epoch.
+
+        best_epoch says which epoch is the best and which images chose it; it stands between the two.
+        """
+        of_last = {f"test {metric.result}": metric.report(last[metric.key]) for metric in self.table}
+        of_best = {f"best test {metric.result}": metric.report(best[metric.key]) for metric in self._of_best()}
+        return {**of_last, **best_epoch, **of_best}
+
+    def describe_result(self, result: dict) -> tuple[str, str]:
+        """For the terminal: what result() says of the last epoch, and of the best one."""
+        last = {metric.key: result[f"test {metric.result}"] for metric in self.table}
+        best = {metric.key: result[f"best test {metric.result}"] for metric in self._of_best()}
+        in_best_line = [metric for metric in self._of_best() if metric.in_best_line]
+        return (
+            "test " + ", ".join(self._texts(last, self._of_best())),
+            "test " + ", ".join(self._texts(best, in_best_line)),
+        )
+
+    @property
+    def final(self) -> tuple[str, ...]:
+        """The keys of result() that TensorBoard's HParams table shows, those that the best epoch has too first."""
+        best_first = sorted(self._no_baselines(), key=lambda metric: not metric.of_best)
+        return tuple(f"test {metric.result}" for metric in best_first)
+
+    def _no_baselines(self) -> list[Metric]:
+        return [metric for metric in self.table if not metric.baseline_of]
+
+    def _of_best(self) -> list[Metric]:
+        return [metric for metric in self.table if metric.of_best]
+
+    def _texts(self, reported: dict[str, float], metrics: Iterable[Metric]) -> Iterator[str]:
+        """A text for each of the metrics, with its baselines in brackets where `reported`, by key, has them."""
+        for metric in metrics:
+            baselines = [each for each in self.table if each.baseline_of == metric.key and each.key in reported]
+            inside = ", ".join(each.text(reported[each.key]) for each in baselines)
+            yield metric.text(reported[metric.key]) + (f" ({inside})" if inside else "")

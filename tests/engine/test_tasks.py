@@ -1,0 +1,129 @@
+"""Every name and line in which users read a task's metrics, for fixed metrics, against literals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from engine.tasks import TASKS, Classification, Regression, Task
+
+BEST_EPOCH = {"best epoch": 2, "best epoch chosen on": "validation images"}
+
+
+@pytest.fixture
+def classes() -> tuple[Classification, dict, dict]:
+    """A classification, its metrics after the last epoch, and those after the best one."""
+    task = Classification(10)
+    return task, task.metrics([13.0, 6.0, 7.5, 8.0]), {"loss": 1.0, "accuracy": 0.875, "top-5": 1.0}
+
+
+@pytest.fixture
+def angles() -> tuple[Regression, dict, dict]:
+    """A regression, its metrics after the last epoch, and those after the best one."""
+    task = Regression(degrees=25.0, training_mean=0.3)
+    best = {"loss": 0.125, "degrees": 3.0, "loss of zero": 0.5, "degrees of zero": 12.5, "loss of mean": 0.375}
+    return task, task.metrics([1.0, 1.5, 2.0, 4.0, 3.0, 8.0]), best
+
+
+def test_names_of_the_tasks():
+    assert TASKS == {"classification": Classification, "regression": Regression}
+    assert (Classification(10).targets(), Regression(25.0, 0.3).targets()) == ("10 classes", "an angle each")
+
+
+def test_the_table_is_of_the_metrics(classes, angles):
+    """Each metric has one row, and each baseline belongs to a metric."""
+    for task, metrics, _ in (classes, angles):
+        keys = [metric.key for metric in task.table]
+        assert sorted(keys) == sorted(metrics)
+        assert {metric.baseline_of for metric in task.table} <= {"", *keys}
+
+
+def test_a_task_without_a_loss_is_none():
+    class Lossless(Classification):
+        loss = Task.loss
+
+    with pytest.raises(TypeError, match="abstract.*loss"):
+        Lossless(10)
+
+
+def test_classification_columns_and_tags(classes):
+    task, last, best = classes
+    assert list(last.items()) == [("loss", 1.625), ("accuracy", 0.75), ("top-5", 0.9375)]
+    assert list(task.tags(last).items()) == [("Average loss", 1.625), ("Accuracy", 0.75), ("Top-5", 0.9375)]
+    assert task.train_tags(last) == {"accuracy": 0.75}
+    assert (task.score(last), task.score(best)) == (0.25, 0.125)
+
+
+def test_classification_result(classes):
+    task, last, best = classes
+    found = task.result(last, best, BEST_EPOCH)
+    assert list(found.items()) == [
+        ("test loss", 1.625),
+        ("test top-1 error", 0.25),
+        ("test top-5 error", 0.0625),
+        ("best epoch", 2),
+        ("best epoch chosen on", "validation images"),
+        ("best test top-1 error", 0.125),
+        ("best test top-5 error", 0.0),
+    ]
+    assert tuple(task.final) == ("test top-1 error", "test top-5 error", "test loss")
+
+
+def test_classification_lines(classes):
+    task, last, best = classes
+    assert task.describe(last) == "loss 1.6250  top-1 error 25.00 %  top-5 error 6.25 %"
+    assert task.describe(last | {"loss": math.nan}) == "loss nan  top-1 error 25.00 %  top-5 error 6.25 %"
+    assert task.describe_result(task.result(last, best, BEST_EPOCH)) == (
+        "test top-1 error 25.00 %, top-5 error 6.25 %",
+        "test top-1 error 12.50 %",
+    )
+
+
+def test_regression_columns_and_tags(angles):
+    task, last, best = angles
+    assert list(last.items()) == [
+        ("loss", 0.125),
+        ("degrees", 4.6875),
+        ("loss of zero", 0.25),
+        ("degrees of zero", 12.5),
+        ("loss of mean", 0.375),
+    ]
+    tags = [
+        ("Average loss", 0.125),
+        ("Mean absolute error in degrees", 4.6875),
+        ("Mean absolute error of always zero in degrees", 12.5),
+        ("Loss of always zero", 0.25),
+        ("Loss of the training mean", 0.375),
+    ]
+    assert list(task.tags(last).items()) == tags
+    assert list(task.train_tags(last).items()) == tags
+    assert task.score(best) == 0.125
+
+
+def test_regression_result(angles):
+    task, last, best = angles
+    assert list(task.result(last, best, BEST_EPOCH).items()) == [
+        ("test loss", 0.125),
+        ("test mean absolute error (degrees)", 4.6875),
+        ("test mean absolute error of always zero (degrees)", 12.5),
+        ("test loss of always zero", 0.25),
+        ("test loss of the training mean", 0.375),
+        ("best epoch", 2),
+        ("best epoch chosen on", "validation images"),
+        ("best test loss", 0.125),
+        ("best test mean absolute error (degrees)", 3.0),
+    ]
+    assert tuple(task.final) == ("test loss", "test mean absolute error (degrees)")
+
+
+def test_regression_lines(angles):
+    task, last, best = angles
+    assert task.describe(last) == (
+        "MSE 0.1250 (always zero 0.2500, training mean 0.3750)  mean absolute error 4.69 degrees (always zero 12.50)"
+    )
+    assert task.describe_result(task.result(last, best, BEST_EPOCH)) == (
+        "test MSE 0.1250 (always zero 0.2500, training mean 0.3750), "
+        "mean absolute error 4.69 degrees (always zero 12.50)",
+        "test MSE 0.1250, mean absolute error 3.00 degrees",
+    )
