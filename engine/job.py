@@ -20,7 +20,7 @@ from engine.device import Precision, check_compiler, choose_device, keep_freed_m
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
 from engine.schema import RunContent
-from engine.tasks import TASKS
+from engine.tasks import TASKS, Task
 from models import fast_path
 from models.registry import entry
 from models.summary import mac_count, parameter_count
@@ -39,7 +39,7 @@ class Job:
     precision: Precision
     dataset: datasets.Dataset
     network: nn.Module
-    task: object
+    task: Task
     training: TrainingBatches
     evaluations: dict[str, EvaluationBatches]
     parameters: int

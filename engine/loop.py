@@ -16,13 +16,14 @@ from engine.device import Precision
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.interruption import Interrupted
 from engine.state import TrainState
+from engine.tasks import Task
 from utils import derived_seed
 
 
 def train_epoch(
     state: TrainState,
     batches: TrainingBatches,
-    task,
+    task: Task,
     precision: Precision,
     settings: Settings,
     on_read: Callable[[list[float], list[float]], None],
@@ -83,7 +84,7 @@ def train_step(
     state: TrainState,
     images: Tensor,
     targets: Tensor,
-    task,
+    task: Task,
     precision: Precision,
     clip: float = 0.0,
     share: Share | None = None,
@@ -159,7 +160,11 @@ class MetricAccumulator:
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module, batches: EvaluationBatches, task, precision: Precision, processes: Processes = SINGLE_PROCESS
+    network: nn.Module,
+    batches: EvaluationBatches,
+    task: Task,
+    precision: Precision,
+    processes: Processes = SINGLE_PROCESS,
 ) -> dict[str, float]:
     """Metrics over all images of all processes' batches, in eval mode. The network's mode is restored afterwards."""
     was_training = network.training

@@ -15,6 +15,7 @@ import torch
 from engine.checkpoint import weights_size
 from engine.job import Job
 from engine.state import TrainState
+from engine.tasks import Task
 from models.fast_path import are_kernels_used
 
 
@@ -67,7 +68,7 @@ def test_metrics(row: dict) -> dict[str, float]:
     return {key.removeprefix("test "): value for key, value in row.items() if key.startswith("test ")}
 
 
-def describe_result(result: dict, task) -> str:
+def describe_result(result: dict, task: Task) -> str:
     """Three lines for the terminal, four where the run stopped early; they say which images chose the best epoch."""
     stopped = (
         f"stopped early, after {result['epochs trained']} of {result['epochs']} epochs: "
