@@ -70,12 +70,17 @@ def write_checkpoints(folder: Path) -> None:
     settings = dataclasses.asdict(resolve({"net": "EffNet", "dataset": "digits"}))
     weights = models.create("EffNet", num_classes=10, in_channels=1, image_size=16).state_dict()
     content = {"settings": settings, "network": weights, "classes": list("0123456789"), "steps_per_epoch": 23}
+    content |= {"mean": [0.5], "std": [0.5], "image_size": 16, "in_channels": 1, "averaged": None, "averaged_steps": 0}
+    content |= dict.fromkeys(("epoch", "batch", "step"), 0) | dict.fromkeys(("loss", "rate", "seconds"), 0.0)
+    content |= {"sums": [], "history": [], **{key: {} for key in ("optimizer", "schedule", "scaler", "best")}}
     changes = {
         "newer": {"settings": settings | {"teleport": True}},
         "unsound": {"settings": settings | {"epochs": 0}},
         "pets": {"classes": ["cat", "dog"]},
         "code": {"network": Code()},
         "stranger_net": {"settings": settings | {"net": "cheapV9"}},
+        "earlier_revision": {"settings": settings | {"net": "cheapV3"}, "revision": 1},
+        "strange_key": {"history": "none"},
     }
     for name, change in changes.items():
         checkpoint.save(folder / "old" / name / "last.pth", content | change)
@@ -186,6 +191,10 @@ MISTAKES = [
     ("-resume old/pets", "not the data set that it was"),
     ("-resume old/code", "could run code"),
     ("-resume old/stranger_net", "cheapV9"),
+    ("-resume old/earlier_revision", "trained as revision 1 of cheapV3, and this is revision 2"),
+    ("-test -weights old/earlier_revision/last.pth", "trained as revision 1 of cheapV3, and this is revision 2"),
+    ("-net cheapV3 -dataset digits -weights old/earlier_revision/last.pth", "trained as revision 1 of cheapV3"),
+    ("-resume old/strange_key", "its 'history' is a str"),
     ("-test -weights old/pets/last.pth", "other classes"),
     ("-test -weights old/cut/last.pth", "damaged"),
     ("-test -weights old/code/last.pth", "could run code"),
