@@ -21,7 +21,7 @@ from models.fold import Sizes, fold
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 IMAGES, OUTPUTS = "images", "logits"  # names of the file's input and output
-# The largest difference from the network that counts as rounding, as a share of its largest output.
+# The largest difference from the network that counts as rounding, as a share of the image's largest output.
 TOLERANCE = 1e-4
 CHECKED = 256  # test images whose outputs are compared
 
@@ -30,7 +30,8 @@ CHECKED = 256  # test images whose outputs are compared
 class Exported:
     """The file that was written, and how close its outputs are to the network's.
 
-    difference, largest: the largest difference and the largest output over `images` images.
+    difference  the largest difference over `images` images, as a share of the image's largest output
+    largest     the largest output of all
     """
 
     path: Path
@@ -44,8 +45,8 @@ class Exported:
         return (
             f"{self.path}: {self.size / 1e6:.2f} MB, input N x C x H x W of normalised floats\n"
             f"{self.parameters}\n"
-            f"ONNX Runtime on {self.images} test images: largest difference {self.difference:.2g} "
-            f"in outputs up to {self.largest:.3g}"
+            f"ONNX Runtime on {self.images} test images: largest difference {self.difference:.2g} of "
+            f"an image's largest output (up to {self.largest:.3g})"
         )
 
 
@@ -83,8 +84,8 @@ def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[s
 
     images    normalised floats, N x C x H x W; the model is run on them before it is written
     metadata  strings that are stored in the file, by name
-    Raises ValueError, and writes nothing, where ONNX Runtime's outputs differ from the network's by more than
-    TOLERANCE of the largest output.
+    Raises ValueError, and writes nothing, where for any image ONNX Runtime's outputs differ from the network's by more
+    than TOLERANCE of that image's largest output. So the largest output is the same too, but for a near tie.
     """
     network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     images = images.to("cpu", torch.float32).contiguous()
@@ -96,15 +97,17 @@ def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[s
     parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]
     run = onnx_runner(data)
     found = torch.cat([run(part) for part in parts])
-    difference = (found - expected).abs().max().item()
-    largest = expected.abs().max().item()
-    if not difference <= TOLERANCE * largest:  # also true for NaN
+    largest = expected.abs().amax(1)
+    # an angle near zero, or an image with hardly any output, is measured by the median image
+    shares = (found - expected).abs().amax(1) / largest.clamp_min(largest.median())
+    difference = shares.max().item()
+    if not difference <= TOLERANCE:  # also true for NaN
         raise ValueError(
-            f"{path}: not written, ONNX Runtime's outputs differ from the network's by {difference:.2g} "
-            f"where they reach {largest:.3g} ({TOLERANCE:g} of that is allowed); take another version of {PACKAGES[2]}"
+            f"{path}: not written, ONNX Runtime's outputs of an image differ from the network's by {difference:.2g} of "
+            f"the largest of them ({TOLERANCE:g} is allowed); take another version of {PACKAGES[2]}"
         )
     checkpoint.write_atomically(path, data)
-    return Exported(path, len(data), Sizes.of(network, folded), len(images), difference, largest)
+    return Exported(path, len(data), Sizes.of(network, folded), len(images), difference, largest.max().item())
 
 
 def to_onnx(network: nn.Module, shape: torch.Size, metadata: dict[str, str]) -> bytes:
