@@ -10,25 +10,29 @@ from collections.abc import Iterable, Sequence
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
-    """The known words most like `word`, as "a or b"; all of them where none is close. Case does not matter."""
+    """The known words that are most similar to `word`, as "a or b", or all of them where none is close.
+
+    Upper and lower case are the same.
+    """
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=count, cutoff=0.5)
     return " or ".join(by_lower[name] for name in close) if close else ", ".join(by_lower.values())
 
 
 def derived_seed(seed: int, stream: str, number: int) -> int:
-    """A 63-bit seed for the `number`-th use of a named stream of random numbers, from a run's seed.
+    """A 63-bit seed, derived from a run's seed, for the `number`-th use of a named stream of random numbers.
 
-    Nothing of a stream's past is needed to draw its next numbers, so a resumed run draws what it would have drawn.
+    It depends on nothing that was drawn before, so that a resumed run draws what it would have drawn.
     """
     digest = hashlib.blake2b(f"{seed}/{stream}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse whose errors are ValueErrors of one line, and which takes whole option words only.
+    """An argparse parser that raises ValueErrors of one line and accepts whole option names only.
 
-    Of single-dash options argparse guesses prefixes (-ep 3 as -epochs 3, -wdith 0.5 as -w dith), allow_abbrev or not.
+    For options with one dash, argparse takes prefixes even with allow_abbrev=False: it reads -ep 3 as -epochs 3, and
+    -wdith 0.5 as -w dith.
     """
 
     def parse_args(self, words: Sequence[str]) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision."""
+"""The device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 
 def choose_device(gpu: bool | None) -> torch.device:
-    """CUDA, then Apple's mps, then the CPU; gpu True demands CUDA, False the CPU.
+    """The first that is there of CUDA, Apple's mps and the CPU. gpu: True demands CUDA, False the CPU.
 
-    Raises ValueError where CUDA is demanded and not there.
+    Raises ValueError where CUDA is demanded and is not there.
     """
     if gpu and not torch.cuda.is_available():
         raise ValueError("-gpu: no CUDA device is visible; leave it out to train on what is there, or mend the driver")
@@ -27,19 +27,19 @@ def choose_device(gpu: bool | None) -> torch.device:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raises ValueError where torch.compile cannot make code for this device, for want of a compiler for instance."""
+    """Raises ValueError where torch.compile does not work on this device, for example because a compiler is missing."""
     try:
         torch.compile(torch.neg)(torch.zeros(8, device=device))
-    except Exception as error:  # of any kind: each of the compilers behind it has its own
+    except Exception as error:  # each of the compilers behind torch.compile raises errors of its own types
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"-compile: torch.compile does not work here ({lines[0][:120]}); leave it out") from None
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep the memory of freed tensors for the next, which it otherwise gives back to the system.
+    """Makes glibc keep the memory of freed tensors for later ones instead of giving it back to the system.
 
-    A step frees large maps and asks for the same again; each time the system would clear every page of them. Without
-    effect where the C library is another, and on what a GPU holds. The values are those of mallopt(3).
+    Every step frees large maps and allocates maps of the same sizes; the system would clear their pages each time. It
+    has no effect on other C libraries and on a GPU's memory. The constants are those of mallopt(3).
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -51,34 +51,41 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class Precision:
-    """The device and the type of the forward pass; float32 is the case in which autocast does nothing."""
+    """The device and the number type of the forward pass. For float32, autocast and loss scaling do nothing."""
 
     device: torch.device
     dtype: torch.dtype
 
     @classmethod
     def choose(cls, amp: str, device: torch.device) -> Precision:
-        """amp auto: bf16 on a CUDA device that has it, else fp16; float32 on other devices."""
+        """amp: "bf16", "fp16", "off" for float32, or "auto".
+
+        "auto" is bf16 on CUDA where it is supported, fp16 on other CUDA devices, and float32 elsewhere.
+        """
         if amp == "auto":
             amp = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if device.type == "cuda" else "off"
         return cls(device, {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp])
 
     def autocast(self) -> contextlib.AbstractContextManager:
+        """The context in which the forward pass computes in this type."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """fp16's small gradients would vanish without loss scaling; for the other types it does nothing."""
+        """The loss scaling for fp16, whose small gradients would vanish without it; it does nothing for other types."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
 
 @contextlib.contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
-    """While it lasts, torch's deterministic algorithms only. Raises ValueError naming an operation that has none."""
+    """A context in which torch uses deterministic algorithms only.
+
+    Raises ValueError where an operation has none, and names it.
+    """
     if not wanted:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with fixed workspaces only
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs workspaces of fixed size
     torch.use_deterministic_algorithms(True)
     try:
         yield

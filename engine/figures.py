@@ -37,12 +37,14 @@ def confusion_figure(probabilities: Tensor, targets: Tensor, classes: tuple[str,
 def mistakes_figure(
     images: Tensor, probabilities: Tensor, targets: Tensor, classes: tuple[str, ...], count: int = 16
 ) -> Figure:
-    """The `count` (at most 16) images to which the network gave the least probability of their true class.
+    """The images that the network took for another class, at most `count` (up to 16): the least probability of their
+    true class first.
 
     images: uint8 N x C x H x W. probabilities: N x classes. targets: N class numbers.
     """
     loss = F.nll_loss(probabilities.clamp_min(1e-12).log(), targets, reduction="none")
-    worst = loss.argsort(descending=True)[:count]
+    wrong = probabilities.argmax(1) != targets
+    worst = loss.masked_fill(~wrong, -1.0).argsort(descending=True)[: min(count, int(wrong.sum()))]
     figure = Figure(figsize=(10, 11), layout="constrained")
     for place, number in enumerate(worst.tolist(), start=1):
         guess = int(probabilities[number].argmax())

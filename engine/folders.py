@@ -1,4 +1,4 @@
-"""Where a run writes, and which run wrote last."""
+"""The folders of a run, and how the newest run is found."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from conf import Settings
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run writes: curves under runs/, weights under checkpoints/, both by network and name."""
+    """The two folders of a run: runs/<net>/<name> for curves, checkpoints/<net>/<name> for weights."""
 
     runs: Path
     checkpoints: Path
 
     @classmethod
     def of(cls, settings: Settings, name: str) -> Folders:
+        """The folders of the run of that name, which need not exist."""
         inner = Path(settings.net) / name
         return cls(Path(settings.out) / "runs" / inner, Path(settings.out) / "checkpoints" / inner)
 
     @classmethod
     def new(cls, settings: Settings) -> Folders:
-        """Raises ValueError where a run of that name exists."""
+        """The folders of a new run, not made yet: named by its data set and by -name, or by the time without it.
+
+        Raises ValueError where -name is no plain word, or names a run that exists.
+        """
         if any(part in settings.name for part in ("/", "\\", ":")) or settings.name.startswith("."):
             raise ValueError(f"-name {settings.name}: must be a plain word, without slashes, colons or a leading dot")
         dataset = Path(settings.dataset).resolve().name
@@ -41,9 +45,9 @@ class Folders:
 
 
 def begun_run(settings: Settings, text: str) -> Path | None:
-    """The checkpoint folder of the newest run that was begun with these settings, has saved, and is not finished.
+    """The checkpoint folder of the newest unfinished run with these settings that has saved; None where there is none.
 
-    text: of its settings.yaml.
+    text: the content that its settings.yaml must have.
     """
     place = Folders.of(settings, "").checkpoints
     begun = [
@@ -57,7 +61,7 @@ def begun_run(settings: Settings, text: str) -> Path | None:
 
 
 def newest_run(out: Path) -> Path:
-    """The checkpoint folder of the run that saved last. Raises ValueError where there is none."""
+    """The checkpoint folder of the run that saved most recently. Raises ValueError where no run has saved."""
     saved = sorted((out / "checkpoints").glob("*/*/*.pth"), key=lambda path: path.stat().st_mtime)
     if not saved:
         raise ValueError(f"-resume last: no run has saved anything under {out / 'checkpoints'}; give the run's folder")

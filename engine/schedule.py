@@ -12,10 +12,10 @@ from conf import Settings
 
 
 def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) -> float:
-    """The share of the peak learning rate at a step counted from 0.
+    """The factor of the peak learning rate at a step, counted from 0.
 
-    Linear warm-up by step, (step + 1) / warm-up steps; then by shape: step x gamma at each milestone, cosine or
-    linear from 1 at the end of the warm-up to 0 at the end of the run, or constant.
+    The warm-up is linear: (step + 1) / warm-up steps. Then "step" multiplies by gamma at each milestone, "cosine" and
+    "linear" fall from 1 at the end of the warm-up to 0 at the end of the run, and "constant" stays at 1.
     """
     total_steps = settings.epochs * steps_per_epoch
     warm_steps = settings.warm * steps_per_epoch
@@ -23,7 +23,7 @@ def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) ->
         warm_steps = max(warm_steps, min(settings.least_warm_steps, total_steps / 4))
     warm_up = min(1.0, (step + 1) / warm_steps) if warm_steps > 0 else 1.0
     if settings.schedule == "step":
-        # rounding keeps a milestone that is a whole number of epochs at the first step of the next
+        # rounded, so that a milestone of N epochs takes effect at the first step after epoch N
         passed = bisect.bisect_right(settings.milestones, round(step / steps_per_epoch, 9))
         return warm_up * settings.gamma**passed
     if warm_up < 1.0 or settings.schedule == "constant":
@@ -34,7 +34,7 @@ def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) ->
 
 
 def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """sgd, adam or adamw over all parameters, with the same weight decay on each, as the original has it."""
+    """SGD, Adam or AdamW. All parameters have the same weight decay, as in the original, biases and batch norms too."""
     common = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=settings.fused or None)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **common)
@@ -45,6 +45,7 @@ def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimi
 def make_schedule(
     optimizer: torch.optim.Optimizer, steps_per_epoch: int, settings: Settings
 ) -> torch.optim.lr_scheduler.LambdaLR:
+    """The schedule that multiplies the optimizer's learning rate by learning_rate_factor at every step."""
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, steps_per_epoch, settings)
     )

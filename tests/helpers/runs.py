@@ -6,8 +6,13 @@ import json
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 import main
+
+# TensorBoard reads a folder's event files in the order of their names, which end in a counter. A test that stops a run
+# and goes on with it within the same second needs counters of one length: file 10 would be read before file 9.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 EPOCHS = 3
 RUN = (
