@@ -104,9 +104,7 @@ class Run:
         metrics = {"Train": self.train_with_progress()}
         self.processes.broadcast_buffers(state.evaluated)
         for split, batches in self.job.evaluations.items():
-            if (
-                self.processes.world_size == 1
-            ):  # several have different numbers of batches, and cannot agree between two of them
+            if self.processes.world_size == 1:  # several have unequal numbers of batches and could not agree
                 batches = self.interruption.between(batches)
             metrics[split] = evaluate(state.evaluated, batches, task, self.job.precision, self.processes)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, []

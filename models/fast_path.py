@@ -22,7 +22,7 @@ def use_kernels(network: nn.Module, required: bool) -> bool:
 
     Raises ValueError where required and there are none, or models/ops/kernels.c does not compile.
     """
-    blocks = [module for module in network.modules() if hasattr(module, "kernels") and knows(module)]
+    blocks = [module for module in network.modules() if hasattr(module, "uses_fast_path") and knows(module)]
     try:
         if not blocks:
             raise ValueError("the network has no widened blocks of a kind that it computes")
@@ -32,12 +32,12 @@ def use_kernels(network: nn.Module, required: bool) -> bool:
             raise
         return False
     for block in blocks:
-        block.kernels = True
+        block.uses_fast_path = True
     return True
 
 
 def are_kernels_used(network: nn.Module) -> bool:
-    return any(getattr(module, "kernels", False) for module in network.modules())
+    return any(getattr(module, "uses_fast_path", False) for module in network.modules())
 
 
 def supports(block: nn.Module, x: Tensor) -> bool:

@@ -65,10 +65,10 @@ class ReuseInvertedResidual(nn.Module):
         self.project = ConvBatchNorm(expanded, out_channels)
         self.shortcut = shortcut
         self.literal_order = order  # permutation from the literal form's widened channels to the default form's
-        self.kernels = False  # whether models/fast_path.py may compute the block; fast_path.use_kernels() sets it
+        self.uses_fast_path = False  # where models/fast_path.py supports it; fast_path.use_kernels() sets it
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.kernels and fast_path.supports(self, x):
+        if self.uses_fast_path and fast_path.supports(self, x):
             y = fast_path.forward(self, x)
         else:
             y = self.activate_and_project(self.se(self.depthwise(self.pre_act(self.reuse(x)))))
@@ -81,10 +81,9 @@ class ReuseInvertedResidual(nn.Module):
         return self.project(self.act(y))
 
     def widened_tensors(self) -> dict[str, int]:
-        """The names of the block's tensors that have an entry for each widened channel, and in which dimension."""
+        """The tensors that have an entry for each widened channel, and in which dimension; a block may lack some."""
         names = {f"depthwise.{name}": 0 for name, tensor in self.depthwise.state_dict().items() if tensor.ndim}
-        names |= {f"se.{name}": 1 for name, _ in self.se.named_parameters() if name == "reduce.weight"}
-        return names | {"project.conv.weight": 1}
+        return names | {"se.reduce.weight": 1, "project.conv.weight": 1}
 
     def fold(self) -> nn.Module:
         """An equal block for inference, with its batch norms folded; the block itself is left as it was.

@@ -95,12 +95,19 @@ def test_the_fast_path_is_the_modules_or_leaves_it_to_them(compiler, name):
         change(by_modules)
     by_kernels = copy.deepcopy(by_modules)
     assert fast_path.use_kernels(by_kernels, required=False) == (name in SUPPORTED)
-    by_kernels.kernels = True
+    by_kernels.uses_fast_path = True
     images = torch.randn(4, 8, 9, 9, dtype=torch.float64)
     assert fast_path.supports(by_kernels.train(), images) == (name in SUPPORTED)
     expected, found = outcome(by_modules, images), outcome(by_kernels, images)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     assert not fast_path.supports(by_kernels.eval(), images)
+
+
+def test_a_module_of_somebody_else_s_is_left_alone():
+    """Whatever it calls its attributes."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 1))
+    network.kernels = (3, 5)
+    assert not fast_path.use_kernels(network, required=False) and network.kernels == (3, 5)
 
 
 def test_the_fast_path_is_not_for_other_types_and_autocast(compiler):
