@@ -155,6 +155,12 @@ class Settings:
     gamma: float = knob(
         "factor of the step schedule at each milestone", default=0.2, group="training", low=0.0, high=1.0
     )
+    gate_start: str = knob(
+        "where the gates of cheapV3 and its variants start: near zero (original) or at one",
+        default="original",
+        group="training",
+        choices=("original", "one"),
+    )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
     clip: float = knob("largest norm of the gradient (0: not clipped)", default=0.0, group="training", low=0.0)
     patience: int = knob(

@@ -142,6 +142,7 @@ def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
         in_channels=data.train.images.shape[1],
         image_size=data.train.images.shape[-1],
         width=settings.width,
+        gate_start=settings.gate_start,
     )
 
 

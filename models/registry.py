@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from models.reuse_block import ReuseInvertedResidual
 from utils import nearest
 
+GATE_STARTS = ("original", "one")
 SMALLEST_IMAGE = 8  # pixels: every network halves the map three times
 
 
@@ -78,15 +80,20 @@ def create(
     image_size: int = 32,
     width: float = 1.0,
     literal: bool = False,
+    gate_start: str = "original",
 ) -> nn.Module:
     """A network by name: N x in_channels x image_size x image_size float images -> N x num_classes logits.
 
     width    multiplies the channel counts of the MobileNets and their cheap variants
     literal  builds a cheap network by the definition of Reuse, with real concatenations; the same function,
              slower. models.literal.from_literal carries weights over.
+    gate_start  how the gates of a squeeze-excite by Reuse (cheapV3 and its variants) start: "original", near zero as
+             drawn, or "one" (ReuseInvertedResidual.start_gates_at_one); other networks have one start only
     Raises ValueError for an unknown name or a combination that cannot be built.
     """
     known = entry(name)
+    if gate_start not in GATE_STARTS:
+        raise ValueError(f"gate_start {gate_start}: must be one of {', '.join(GATE_STARTS)}")
     if image_size < SMALLEST_IMAGE:
         raise ValueError(
             f"image size {image_size}: too small for {name}, which halves its map three times; give 8 or more"
@@ -102,4 +109,9 @@ def create(
         options["literal"] = literal
     elif literal:
         raise ValueError(f"literal: {name} has no Reuse and so only one form; the cheap ones are {cheap_names()}")
-    return known.builder(**options)
+    network = known.builder(**options)
+    if gate_start == "one":
+        for module in network.modules():
+            if isinstance(module, ReuseInvertedResidual):
+                module.start_gates_at_one()
+    return network
