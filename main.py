@@ -27,7 +27,9 @@ COMMANDS = {
     "export": ("weights", "dataset"),
     "predict": ("weights",),
     "compare": ("out",),
+    "reproduce": ("out", "data"),
 }
+ROWS = "results/rows.yaml"
 
 
 def parse_bool(word: str) -> bool:
@@ -68,6 +70,14 @@ def add_commands(group) -> None:
     add("export", "write -weights, folded, as an ONNX file beside them", choices=("onnx",))
     add("predict", "what -weights see in images, folders or animations", nargs="+", metavar="IMAGE")
     add("compare", "every finished run under -out as a table and a plot", action="store_true")
+    add(
+        "reproduce",
+        f"train the rows of RESULTS.md and write its tables ({ROWS})",
+        nargs="?",
+        const=ROWS,
+        metavar="FILE",
+    )
+    add("jobs", "with -reproduce: rows trained at once; 0 writes the tables only (default: 1)", type=int, metavar="N")
     add("resume", "go on with the run in checkpoints/..., or 'last'", metavar="DIR")
     add("dry", "print the effective settings and stop", action="store_true")
 
@@ -93,7 +103,7 @@ def add_setting(group, name: str, field: dataclasses.Field) -> None:
 def run(argv: list[str]) -> int:
     """Does what the command line asks for; returns the exit status. Raises ValueError for the user's mistakes."""
     given = vars(make_parser().parse_args(argv))
-    asked = {name: given.pop(name) for name in ("dry", *COMMANDS) if name in given}
+    asked = {name: given.pop(name) for name in ("dry", "jobs", *COMMANDS) if name in given}
     check_commands(asked, given)
 
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
@@ -114,6 +124,11 @@ def run(argv: list[str]) -> int:
         from commands import evaluate
 
         evaluate.evaluate(Path(given.pop("weights")), given)
+    elif "reproduce" in asked:
+        from commands import reproduce
+
+        where = Path(given.get("out", ".")), Path(given.get("data", FIELDS["data"].default))
+        return reproduce.reproduce(Path(asked["reproduce"]), asked.get("jobs", 1), *where)
     elif "resume" in asked:
         from commands import train
 
@@ -154,13 +169,14 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
         if name in asked and "weights" not in given:
             raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")
     command = next((name for name in COMMANDS if name in asked), None)
+    if "jobs" in asked and (command != "reproduce" or asked["jobs"] < 0):
+        raise ValueError(f"-jobs {asked['jobs']}: goes with -reproduce and is 0 or more")
     if command is not None:
-        allowed = (*COMMANDS[command], *replaceable(training=command == "resume"))
+        machine = replaceable(training=command == "resume") if command != "reproduce" else ()
+        source = "its rows" if command == "reproduce" else "the checkpoint"
         for name in given:
-            if name not in allowed:
-                raise ValueError(
-                    f"{option(name)}: contradicts -{command}, which takes it from the checkpoint; leave it out"
-                )
+            if name not in (*COMMANDS[command], *machine):
+                raise ValueError(f"{option(name)}: contradicts -{command}, which takes it from {source}; leave it out")
     elif "net" not in given:
         raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
 

@@ -58,7 +58,7 @@ def markdown(rows: list[Row]) -> str:
     figures = [key for key in figure_keys(rows) if any(key in row.means for row in rows)]
     costs = {"parameters": (1, ",.0f"), "macs": (1e-6, ".2f"), "weights bytes": (1e-3, ",.0f")}
     head = [*columns, "parameters", "M MACs", "weights, KB"]
-    head += [f"{key}, %" if _is_share(key) else key for key in figures] + ["best chosen on"]
+    head += [f"{key}, %" if is_share(key) else key for key in figures] + ["best chosen on"]
     lines = [head, ["---"] * len(head)]
     for row, label in zip(rows, labels, strict=True):
         cells = [label[key] for key in columns]
@@ -69,14 +69,14 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _is_share(key: str) -> bool:
+def is_share(key: str) -> bool:
     return key.endswith(("top-1 error", "top-5 error"))
 
 
 def _cell(row: Row, key: str) -> str:
     if key not in row.means:
         return "-"
-    factor, form = (100, ".2f") if _is_share(key) else (1, ".4g")
+    factor, form = (100, ".2f") if is_share(key) else (1, ".4g")
     text = format(factor * row.means[key], form)
     return text if key not in row.stds else f"{text} ± {format(factor * row.stds[key], '.2g')}"
 

@@ -68,9 +68,7 @@ def read_runs(out: Path) -> list[Run]:
     runs = []
     for path in sorted((out / "checkpoints").glob("*/*/result.json")):
         try:
-            result = _read(path, json.loads)
-            if not all(isinstance(result.get(key), str) for key in ("net", "dataset")):
-                raise ValueError(f"{path}: says nothing of net or dataset")
+            result = read_result(path)
         except ValueError as error:
             print(f"{error}: left out", file=sys.stderr)
             continue
@@ -81,6 +79,14 @@ def read_runs(out: Path) -> list[Run]:
             knobs = {"unknown settings": str(path.parent)}
         runs.append(Run(path.parent, knobs, complete(result, path.parent), path.stat().st_mtime))
     return runs
+
+
+def read_result(path: Path) -> dict:
+    """The content of a result.json. Raises ValueError for a file that cannot be read or names no net or dataset."""
+    result = _read(path, json.loads)
+    if not all(isinstance(result.get(key), str) for key in ("net", "dataset")):
+        raise ValueError(f"{path}: says nothing of net or dataset")
+    return result
 
 
 def read_knobs(path: Path) -> dict:

@@ -26,6 +26,13 @@ def choose_device(gpu: bool | None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def visible_cuda_devices() -> list[str]:
+    """The CUDA devices that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
 def check_compiler(device: torch.device) -> None:
     """Raises ValueError where torch.compile does not work on this device, for example because a compiler is missing."""
     try:

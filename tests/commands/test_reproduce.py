@@ -1,0 +1,167 @@
+"""-reproduce: rows are trained once, go on after a kill, and the tables say what the kept files say."""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import main
+from commands import reproduce
+from conf import resolve
+
+ROWS = """
+small:
+  title: Digits, a small network
+  settings: {dataset: digits, size: 8, epochs: 2, batch_size: 256}
+  seeds: [1, 2]
+  rows:
+  - {net: EffNet_digits, published: "1.68 (MNIST, the Keras port)"}
+  - {net: EffNet_digits, label: higher-rate, settings: {lr: 0.01}}
+  pairs: [[EffNet_digits, higher-rate]]
+"""
+
+
+def rows_file(tmp_path: Path, text: str = ROWS) -> Path:
+    path = tmp_path / "results" / "rows.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def kept(path: Path, label: str, seed: int, error: float, **given) -> None:
+    """The files that a finished run leaves, with a made error."""
+    settings = resolve.settings(
+        {"net": "EffNet_digits", "seed": seed, **yaml.safe_load(ROWS)["small"]["settings"], **given}
+    )
+    folder = path.parent / "small" / f"{label}-seed{seed}"
+    folder.mkdir(parents=True)
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(settings).items()}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(plain))
+    result = {"net": "EffNet_digits", "dataset": "digits", "seed": seed, "test top-1 error": error, "parameters": 51706}
+    result |= {"macs": 330000, "images per second": 1000.0, "device": "cpu", "epochs": 2}
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "metrics.csv").write_text(f"epoch,test accuracy\n1,0.5\n2,{1 - error}\n")
+
+
+def test_a_row_is_trained_once_and_its_figures_reach_the_table(tmp_path, monkeypatch, capsys):
+    one = ROWS.replace("[1, 2]", "[1]").replace(
+        "  - {net: EffNet_digits, label: higher-rate, settings: {lr: 0.01}}\n", ""
+    )
+    path = rows_file(tmp_path, re.sub("  pairs.*\n", "", one))
+    (tmp_path / "RESULTS.md").write_text(
+        "# By hand\n\n<!-- written by -reproduce: small -->\nold\n<!-- end of small -->\nafter\n"
+    )
+    words = ["-reproduce", str(path), "-out", str(tmp_path)]
+    assert main.main(words) == 0
+    folder = tmp_path / "results" / "small" / "EffNet_digits-seed1"
+    result = json.loads((folder / "result.json").read_text())
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 2
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.startswith("# By hand\n") and text.endswith("<!-- end of small -->\nafter\n") and "old" not in text
+    assert f"| {100 * result['test top-1 error']:.2f} |" in text and "1.68 (MNIST, the Keras port)" in text
+    shutil.rmtree(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "runs")
+    picture = (tmp_path / "results" / "small.svg").read_bytes()
+    capsys.readouterr()
+    assert main.main(words) == 0 and "1 of 1 runs" in capsys.readouterr().out
+    assert not (tmp_path / "checkpoints").exists()  # nothing was trained again
+    assert (tmp_path / "results" / "small.svg").read_bytes() == picture
+    assert (tmp_path / "RESULTS.md").read_text() == text
+
+
+def test_means_deviations_and_differences(tmp_path):
+    path = rows_file(tmp_path)
+    errors = {"EffNet_digits": (0.10, 0.14), "higher-rate": (0.20, 0.21)}
+    for label, given in (("EffNet_digits", {}), ("higher-rate", {"lr": 0.01})):
+        for seed, error in enumerate(errors[label], 1):
+            kept(path, label, seed, error, **given)
+    assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| `EffNet_digits` | 12.00 ± 2.83 |" in text and "| `EffNet_digits` `-lr 0.01` | 20.50 ± 0.71 |" in text
+    error = 100 * math.sqrt(sum(statistics.variance(each) / 2 for each in errors.values()))
+    assert f"+8.50 points of top-1 error, with a standard error of {error:.2f}: more than twice that" in text
+
+
+def test_one_seed_has_no_deviation_and_what_is_missing_is_not_shown(tmp_path):
+    path = rows_file(tmp_path)
+    kept(path, "EffNet_digits", 2, 0.1)
+    assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| `EffNet_digits` | 10.00 |" in text and "±" not in text and "lr 0.01" not in text and "points" not in text
+
+
+def test_files_that_contradict_their_row_are_refused(tmp_path, capsys):
+    path = rows_file(tmp_path)
+    kept(path, "EffNet_digits", 1, 0.1, lr=0.5)
+    assert main.main(["-reproduce", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "was trained with -lr 0.5, and its row has 0.0025" in said and said.count("\n") == 1
+    assert not (tmp_path / "RESULTS.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("net: EffNet_digits, p", "net: EffNet_digit, p", "EffNet_digit"),
+        ("lr: 0.01", "lr: none", "small, higher-rate: -lr none: must be a number"),
+        ("lr: 0.01", "rate: 0.01", "knows no 'rate'"),
+        ("label: higher-rate, ", "", "each with a label of its own"),
+        ("pairs: [[EffNet_digits,", "pairs: [[cheapV3,", "a pair is two of EffNet_digits, higher-rate"),
+        ("small:", "small: [", "cannot be read"),
+        ("seeds: [1, 2]", "seeds: 1", "small: seeds must be a list"),
+        ("seeds: [1, 2]", "seeds: [one]", "-seed one: must be a whole number"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_one_line(old, new, said, tmp_path, capsys):
+    path = rows_file(tmp_path, ROWS.replace(old, new))
+    assert main.main(["-reproduce", str(path), "-out", str(tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert said in line and line.count("\n") == 1
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["results", "rows.yaml"]
+
+
+def test_each_job_has_its_share_of_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(reproduce, "visible_cuda_devices", lambda: [])
+    assert reproduce.environments(3) == [{"OMP_NUM_THREADS": "2"}] * 3 and reproduce.environments(1) == [{}]
+    monkeypatch.setattr(reproduce, "visible_cuda_devices", lambda: ["2", "5"])
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in reproduce.environments(3)] == ["2", "5", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_rows_go_on_after_a_kill_and_end_as_if_left_alone(number, tmp_path):
+    text = ROWS.replace("epochs: 2", "epochs: 12").replace("batch_size: 256", "batch_size: 16")
+    text = re.sub("  pairs.*\n", "", text.replace("[1, 2]", "[1]"))
+    errors = {}
+    for place in ("alone", "killed"):
+        folder = tmp_path / place
+        folder.mkdir()
+        path = rows_file(folder, text)
+        words = [sys.executable, "main.py", "-reproduce", str(path), "-jobs", "2", "-out", str(folder)]
+        if place == "killed":
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+            while not list(folder.glob("checkpoints/*/*/*best.pth")):
+                time.sleep(0.05)
+                assert process.poll() is None
+            process.send_signal(number)
+            said, _ = process.communicate()
+            assert process.returncode == (-number if number == signal.SIGKILL else 1), said
+            assert not list(folder.glob("results/small/*")) or number == signal.SIGKILL
+            time.sleep(2)  # what the kill left running ends
+        subprocess.run(words, check=True, capture_output=True)
+        files = sorted(folder.glob("results/small/*/result.json"))
+        assert len(files) == 2
+        errors[place] = [json.loads(each.read_text())["test loss"] for each in files]
+    assert errors["killed"] == errors["alone"]
