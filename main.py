@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conf import FIELDS, is_list, option, replaceable, value_type
 from conf.knobs import MISSING, RECIPE_GROUPS
-from utils import OneLineParser
+from utils import OneLineParser, parse_bool
 
 GROUPS = {
     "run": "what runs, and where",
@@ -30,15 +30,6 @@ COMMANDS = {
     "reproduce": ("out", "data"),
 }
 ROWS = "results/rows.yaml"
-
-
-def parse_bool(word: str) -> bool:
-    """True or False as the original's command lines spell them, among others; both mean what they say."""
-    if word.lower() in ("true", "1", "yes", "on"):
-        return True
-    if word.lower() in ("false", "0", "no", "off"):
-        return False
-    raise argparse.ArgumentTypeError(f"{word}: must be true or false")
 
 
 def option_strings(*words: str) -> list[str]:

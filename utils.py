@@ -28,6 +28,15 @@ def derived_seed(seed: int, stream: str, number: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def parse_bool(word: str) -> bool:
+    """True or False as the original's command lines spell them, among others; both mean what they say."""
+    if word.lower() in ("true", "1", "yes", "on"):
+        return True
+    if word.lower() in ("false", "0", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"{word}: must be true or false")
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An argparse parser that raises ValueErrors of one line and accepts whole option names only.
 

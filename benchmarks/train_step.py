@@ -42,8 +42,8 @@ from engine.logs import RunLog
 from engine.loop import evaluate, train_epoch
 from engine.schedule import make_schedule
 from engine.state import TrainState
-from main import parse_bool
 from models.fast_path import use_kernels
+from utils import parse_bool
 
 PARTS = ("input", "forward", "backward", "optimizer", "logging")
 UNTIMED = 2  # steps before a measurement

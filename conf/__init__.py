@@ -14,6 +14,12 @@ from conf import knobs
 from conf.knobs import MISSING, knob
 
 
+def part(help: str, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None):
+    """A knob for one part of a MobileNet or a network made from it; models/parts.py says more of each."""
+    text = f"{help} (default: the network's own)"
+    return knob(text, default=None, group="network", choices=choices, low=low, high=high)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The effective settings of one run. Raises ValueError that names the knob for a value that is not allowed."""
@@ -65,6 +71,14 @@ class Settings:
     size: int = knob(
         "side of the images in pixels (0: the data set's own)", default=0, group="network", low=0, high=1024
     )
+    expansion: str | None = part("what widens a block: a 1x1 convolution or Reuse", ("conv", "reuse"))
+    shortcut: str | None = part("MobileNetV2's shortcut where channels change at stride 1", ("conv", "resize"))
+    se: str | None = part("MobileNetV3's squeeze-excite: its second layer", ("conv", "reuse"))
+    gate: str | None = part("what MobileNetV3's squeeze-excite passes its numbers through", ("hardsigmoid", "none"))
+    head: str | None = part("1x1 convolution before the classifier, or Reuse", ("conv", "reuse"))
+    stem: str | None = part("3x3 convolution, or one to 3 channels and Reuse", ("conv", "reuse"))
+    reuse_times: int | None = part("copies in a block with -expansion reuse", low=1, high=64)
+    activation_before: bool | None = part("an activation between a block's expansion and its depthwise convolution")
 
     gpu: bool | None = knob(
         "true demands CUDA, false keeps to the CPU (default: what is there)", default=None, group="machine"
@@ -207,6 +221,10 @@ class Settings:
         high=0.99,
     )
 
+    def parts(self) -> dict[str, object]:
+        """The parts that are chosen in place of the network's own, as models.create takes them."""
+        return {name: getattr(self, name) for name in PARTS if getattr(self, name) is not None}
+
     def __post_init__(self) -> None:
         for knob_field in dataclasses.fields(self):
             value = convert(knob_field.name, getattr(self, knob_field.name))
@@ -223,6 +241,7 @@ class Settings:
             raise ValueError(f"-warm {self.warm:g}: longer than the whole run of {self.epochs} epochs; lower it")
 
 
+PARTS = ("expansion", "shortcut", "se", "gate", "head", "stem", "reuse_times", "activation_before")
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 _TYPES = typing.get_type_hints(Settings)
 # What replaces the settings that weights were trained with where they are only used, by name.

@@ -143,6 +143,7 @@ def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
         image_size=data.train.images.shape[-1],
         width=settings.width,
         gate_start=settings.gate_start,
+        **settings.parts(),
     )
 
 

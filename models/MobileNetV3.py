@@ -1,26 +1,38 @@
-"""MobileNetV3, large and small (arXiv 1905.02244), with strides for images up to 64 pixels.
+"""MobileNetV3, large and small (arXiv 1905.02244), with strides for images up to 64 pixels, and what cheapV3 has in
+place of its parts.
 
 Squeeze-excite stands between the depthwise batch norm and the activation, reduces by 4, and has no biases.
 """
 
 # NOTE: MobileNetV3_small is without the squeeze-excite that the paper's table puts between the head's convolutions.
+# NOTE: with Reuse every row but the first, which has 1, has the same expansion in place of its own expanded width.
 
 if __name__ == "__main__":
     __import__("as_script").run(__file__)
 
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 from models.layers import (
+    ACTIVATIONS,
     ConvBatchNorm,
     GlobalAveragePool,
+    HardswishByFormula,
     SqueezeExcite,
     activation,
     initialise_mobilenet_v3,
+    replace_modules,
     scaled,
 )
+from models.parts import Parts
 from models.registry import register
+from models.reuse import LinearOnCopies, Reuse, ReuseSqueezeExcite
+from models.reuse_block import ReuseInvertedResidual
+from models.stem import make_stem
 
 # kernel, expanded width, out, squeeze-excite, activation, stride; "s" is 1 up to 64 pixels and 2 above
 LARGE = (
@@ -55,21 +67,54 @@ SMALL = (
 )
 
 
-def stem_stride(image_size: int) -> int:
-    """1 up to 64 pixels, 2 above: of the stem, and of the block marked s."""
-    return 2 if image_size > 64 else 1
+LAST, LAST_SMALL = (960, 1280), (576, 1024)  # channels of the head's 1x1 convolutions
+HEAD_TIMES = (6, 2)  # Reuse before and after the head's pooling
+GATES = {"hardsigmoid": nn.Hardsigmoid, "none": nn.Identity}
+
+MOBILENET_V3 = Parts(se="conv", gate="hardsigmoid")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The widths of a network of this family.
+
+    rows       as the tables above
+    last       channels of the 1x1 convolutions in a head that has them
+    first      channels of the stem
+    reduction  of the squeeze-excite
+    groups     of the channel shuffle before Reuse in the blocks
+    """
+
+    rows: tuple
+    last: tuple[int, int]
+    first: int = 16
+    reduction: int = 4
+    groups: int = 1
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion (left out where it would not widen), depthwise, squeeze-excite, activation, 1x1 projection."""
+    """1x1 expansion (left out where it would not widen), depthwise, squeeze-excite, activation, 1x1 projection.
+
+    se                 se(expanded) makes the squeeze-excite; None for none
+    activation_before  whether the activation stands after the expansion too
+    """
 
     def __init__(
-        self, in_channels: int, kernel_size: int, expanded: int, out_channels: int, se: bool, act: str, stride: int
+        self,
+        in_channels: int,
+        kernel_size: int,
+        expanded: int,
+        out_channels: int,
+        se: Callable[..., nn.Module] | None,
+        act: str,
+        stride: int,
+        activation_before: bool = True,
     ) -> None:
         super().__init__()
-        self.expand = nn.Identity() if expanded == in_channels else ConvBatchNorm(in_channels, expanded, act=act)
+        before = act if activation_before else ""
+        self.expand = nn.Identity() if expanded == in_channels else ConvBatchNorm(in_channels, expanded, act=before)
         self.depthwise = ConvBatchNorm(expanded, expanded, kernel_size, stride, groups=expanded)
-        self.se = SqueezeExcite(expanded) if se else nn.Identity()
+        self.se = nn.Identity() if se is None else se(expanded)
         self.activation = activation(act)
         self.project = ConvBatchNorm(expanded, out_channels)
         self.residual = stride == 1 and in_channels == out_channels
@@ -79,20 +124,50 @@ class InvertedResidual(nn.Module):
         return y + x if self.residual else y
 
 
-def build(rows, last: tuple[int, int], num_classes: int, in_channels: int, image_size: int, width: float) -> nn.Module:
-    """Stem, the blocks of rows, and a head whose 1x1 convolutions have `last` channels."""
-    s = stem_stride(image_size)
-    channels = scaled(16, width)
-    stem = ConvBatchNorm(in_channels, channels, 3, s, act="HS")
-    blocks = []
-    for kernel, expanded, out, se, act, stride in rows:
-        row_stride = s if stride == "s" else stride
-        blocks.append(
-            InvertedResidual(channels, kernel, scaled(expanded, width), scaled(out, width), se, act, row_stride)
-        )
-        channels = scaled(out, width)
-    features, hidden = (scaled(count, width) for count in last)
-    head = OrderedDict(
+def stem_stride(image_size: int) -> int:
+    """1 up to 64 pixels, 2 above: of the stem, and of the block marked s."""
+    return 2 if image_size > 64 else 1
+
+
+def make_se(parts: Parts, reduction: int) -> Callable[..., nn.Module]:
+    """The squeeze-excite of a block as a function of its channels; order: see models.reuse.ReuseSqueezeExcite."""
+    gate = GATES[parts.gate]
+    if parts.se == "reuse":
+        return partial(ReuseSqueezeExcite, reduction=reduction, gate=gate)
+    return lambda channels, order=None: SqueezeExcite(channels, reduction, gate)
+
+
+def make_block(
+    in_channels: int, row: tuple, stride: int, times: int, shape: Shape, parts: Parts, literal: bool
+) -> nn.Module:
+    """A row of the table; with Reuse, `times` copies stand in place of its expanded width.
+
+    Where times is 1, Reuse has no activation and no shuffle before the depthwise convolution.
+    """
+    kernel_size, expanded, out_channels, has_se, act, _ = row
+    se = make_se(parts, shape.reduction) if has_se else None
+    if parts.expansion == "conv":
+        before = parts.activates_expanded
+        return InvertedResidual(in_channels, kernel_size, expanded, out_channels, se, act, stride, before)
+    activates = times > 1 and parts.activates_expanded
+    return ReuseInvertedResidual(
+        in_channels,
+        out_channels,
+        times,
+        kernel_size,
+        stride,
+        pre_act=ACTIVATIONS[act]() if activates else nn.Identity(),  # not in place: the residual reads its input
+        act=activation(act),
+        se=se,
+        shortcut=nn.Identity() if stride == 1 and in_channels == out_channels else None,
+        literal=literal,
+        groups=shape.groups if times > 1 else 1,
+    )
+
+
+def conv_head(channels: int, features: int, hidden: int, num_classes: int) -> nn.Module:
+    """1x1 convolution, hard-swish, pool, linear, hard-swish, dropout 0.2, linear."""
+    layers = OrderedDict(
         conv=ConvBatchNorm(channels, features, act="HS"),
         pool=GlobalAveragePool(),
         hidden=nn.Linear(features, hidden, bias=False),  # the paper's 1x1 convolution on a 1x1 map
@@ -100,17 +175,76 @@ def build(rows, last: tuple[int, int], num_classes: int, in_channels: int, image
         dropout=nn.Dropout(0.2),
         classifier=nn.Linear(hidden, num_classes),
     )
-    network = nn.Sequential(OrderedDict(stem=stem, blocks=nn.Sequential(*blocks), head=nn.Sequential(head)))
+    return nn.Sequential(layers)
+
+
+def reuse_head(channels: int, num_classes: int, literal: bool) -> nn.Module:
+    """Reuse(6), hard-swish, pool, Reuse(2), hard-swish, dropout 0.2, linear."""
+    first, second = HEAD_TIMES
+    if literal:
+        layers = OrderedDict(
+            reuse=Reuse(first),
+            activation=nn.Hardswish(),
+            pool=GlobalAveragePool(),
+            reuse_again=Reuse(second),
+            activation_again=nn.Hardswish(),
+            dropout=nn.Dropout(0.2),
+            classifier=nn.Linear(channels * first * second, num_classes),
+        )
+    else:
+        layers = OrderedDict(
+            activation=nn.Hardswish(),
+            pool=GlobalAveragePool(),
+            activation_again=nn.Hardswish(),
+            classifier=LinearOnCopies(channels, num_classes, first * second, dropout=0.2),
+        )
+    return nn.Sequential(layers)
+
+
+def build(
+    shape: Shape, parts: Parts, num_classes: int, in_channels: int, image_size: int, width: float, literal: bool
+) -> nn.Module:
+    """Stem, the blocks of the shape's rows, and a head."""
+    multiple = 24 if shape.groups > 1 else 8  # of the 6 groups too
+    s = stem_stride(image_size)
+    channels = scaled(shape.first, width, multiple)
+    stem = make_stem(parts.stem, in_channels, channels, s, "HS", literal)
+    blocks = []
+    for number, (kernel, expanded, out, has_se, act, stride) in enumerate(shape.rows):
+        row = (kernel, scaled(expanded, width), scaled(out, width, multiple), has_se, act, stride)
+        times = 1 if number == 0 else parts.reuse_times
+        blocks.append(make_block(channels, row, s if stride == "s" else stride, times, shape, parts, literal))
+        channels = row[2]
+    if parts.head == "conv":
+        head = conv_head(channels, *(scaled(count, width) for count in shape.last), num_classes)
+    else:
+        head = reuse_head(channels, num_classes, literal)
+    network = nn.Sequential(OrderedDict(stem=stem, blocks=nn.Sequential(*blocks), head=head))
     initialise_mobilenet_v3(network)
-    nn.init.kaiming_normal_(head["hidden"].weight, mode="fan_out")  # as the convolution that it is in the paper
-    return network
+    if parts.head == "conv":  # as the convolution that it is in the paper
+        nn.init.kaiming_normal_(head.hidden.weight, mode="fan_out")
+    return replace_modules(network, nn.Hardswish, HardswishByFormula) if literal else network
 
 
 @register
-def MobileNetV3(num_classes: int, in_channels: int, image_size: int, width: float = 1.0) -> nn.Module:
-    return build(LARGE, (960, 1280), num_classes, in_channels, image_size, width)
+def MobileNetV3(
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    width: float = 1.0,
+    literal: bool = False,
+    parts: Parts = MOBILENET_V3,
+) -> nn.Module:
+    return build(Shape(LARGE, LAST), parts, num_classes, in_channels, image_size, width, literal)
 
 
 @register
-def MobileNetV3_small(num_classes: int, in_channels: int, image_size: int, width: float = 1.0) -> nn.Module:
-    return build(SMALL, (576, 1024), num_classes, in_channels, image_size, width)
+def MobileNetV3_small(
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    width: float = 1.0,
+    literal: bool = False,
+    parts: Parts = MOBILENET_V3,
+) -> nn.Module:
+    return build(Shape(SMALL, LAST_SMALL), parts, num_classes, in_channels, image_size, width, literal)

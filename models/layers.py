@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -88,14 +89,14 @@ class GlobalAveragePool(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """MobileNetV3's: pool, linear to channels / reduction, ReLU, linear back, hard-sigmoid; no biases."""
+    """MobileNetV3's: pool, linear to channels / reduction, ReLU, linear back, hard-sigmoid or gate; no biases."""
 
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: int, reduction: int = 4, gate: Callable[[], nn.Module] = nn.Hardsigmoid) -> None:
         super().__init__()
         self.reduce = nn.Linear(channels, channels // reduction, bias=False)
         self.relu = nn.ReLU(inplace=True)
         self.expand = nn.Linear(channels // reduction, channels, bias=False)
-        self.gate = nn.Hardsigmoid()
+        self.gate = gate()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gates = self.gate(self.expand(self.relu(self.reduce(global_average(x)))))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from models.parts import Parts
 from models.reuse_block import ReuseInvertedResidual
 from utils import nearest
 
@@ -28,8 +29,22 @@ class Entry:
     revision: int = 1
 
     def takes(self, parameter: str) -> bool:
-        """Whether the builder has this parameter: literal (a cheap network) or width."""
+        """Whether the builder has this parameter: literal, width or parts."""
         return parameter in inspect.signature(self.builder).parameters
+
+    @property
+    def parts(self) -> Parts | None:
+        """The network's parts, where others can be chosen in their place."""
+        return inspect.signature(self.builder).parameters["parts"].default if self.takes("parts") else None
+
+    def has_reuse(self, **parts: object) -> bool:
+        """Whether the network has Reuse, and so a literal form, with these parts in place of its own."""
+        own = self.parts
+        return self.takes("literal") and (own is None or own.replaced(self.name, parts).has_reuse)
+
+    @property
+    def name(self) -> str:
+        return self.builder.__name__
 
 
 _ENTRIES: dict[str, Entry] = {}
@@ -63,7 +78,7 @@ def names() -> list[str]:
 
 def cheap_names() -> list[str]:
     """The names of the networks with Reuse, which exist in a literal form too."""
-    return [name for name, known in _ENTRIES.items() if known.takes("literal")]
+    return [name for name, known in _ENTRIES.items() if known.has_reuse()]
 
 
 def entry(name: str) -> Entry:
@@ -81,6 +96,7 @@ def create(
     width: float = 1.0,
     literal: bool = False,
     gate_start: str = "original",
+    **parts: object,
 ) -> nn.Module:
     """A network by name: N x in_channels x image_size x image_size float images -> N x num_classes logits.
 
@@ -89,6 +105,7 @@ def create(
              slower. models.literal.from_literal carries weights over.
     gate_start  how the gates of a squeeze-excite by Reuse (cheapV3 and its variants) start: "original", near zero as
              drawn, or "one" (ReuseInvertedResidual.start_gates_at_one); other networks have one start only
+    parts    of a MobileNet or its cheap variants, in place of the network's own: see models.parts.Parts
     Raises ValueError for an unknown name or a combination that cannot be built.
     """
     known = entry(name)
@@ -105,10 +122,14 @@ def create(
         options["width"] = width
     elif width != 1.0:
         raise ValueError(f"width {width:g}: {name} has no width multiplier; leave it out")
+    if known.parts is not None:
+        options["parts"] = known.parts.replaced(name, parts)
+    elif parts:
+        raise ValueError(f"{next(iter(parts))}: {name} has no parts to choose; the MobileNets and cheapV2, cheapV3 do")
+    if literal and not known.has_reuse(**parts):
+        raise ValueError(f"literal: {name} has no Reuse and so only one form; the cheap ones are {cheap_names()}")
     if known.takes("literal"):
         options["literal"] = literal
-    elif literal:
-        raise ValueError(f"literal: {name} has no Reuse and so only one form; the cheap ones are {cheap_names()}")
     network = known.builder(**options)
     if gate_start == "one":
         for module in network.modules():

@@ -96,7 +96,7 @@ class ReuseInvertedResidual(nn.Module):
     def widened_tensors(self) -> dict[str, int]:
         """The tensors that have an entry for each widened channel, and in which dimension; a block may lack some."""
         names = {f"depthwise.{name}": 0 for name, tensor in self.depthwise.state_dict().items() if tensor.ndim}
-        return names | {"se.reduce.weight": 1, "project.conv.weight": 1}
+        return names | {"se.reduce.weight": 1, "se.expand.weight": 0, "project.conv.weight": 1}
 
     def fold(self) -> nn.Module:
         """An equal block for inference, with its batch norms folded; the block itself is left as it was.

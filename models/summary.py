@@ -1,6 +1,6 @@
 """What a network costs: parameters and multiply-accumulates; and what running a network's file prints.
 
-    python models/cheapV3.py [NETWORK] [-size N] [-classes N] [-width 1]
+    python models/cheapV3.py [NETWORK] [-size N] [-classes N] [-width 1] [-expansion conv] ...
 
 For each network of the file: torchsummary's table of layers, the figures of three counters and what they differ in
 (see counters.py), parameters, size, and the measured time of a forward pass. Size and classes are those that the
@@ -22,8 +22,10 @@ import torch
 from torch import nn
 
 from models import counters, registry
+from models.parts import CHOICES
+from models.parts import NAMES as PARTS
 from models.reuse import ConvOnCopies, LinearOnCopies
-from utils import OneLineParser
+from utils import OneLineParser, parse_bool
 
 MEGABYTE = 1024**2  # bytes; as torchsummary has it
 IN_CHANNELS, SIZE, CLASSES = 3, 32, 100  # of networks that are not meant for something else
@@ -36,6 +38,10 @@ FLAGS = (  # word, type, default, help
     ("size", int, None, f"side of the image in pixels (default: {SIZE}, or what the network is meant for)"),
     ("classes", int, None, f"number of classes (default: {CLASSES}, or what the network is meant for)"),
     ("width", float, 1.0, "width multiplier, for the networks that have one"),
+)
+PART_FLAGS = tuple(
+    (name.replace("_", "-"), kind, None, f"{' or '.join(CHOICES.get(name, ()))} (default: the network's own)".lstrip())
+    for name, kind in zip(PARTS, [str] * len(CHOICES) + [int, parse_bool], strict=True)
 )
 
 
@@ -153,7 +159,8 @@ def options(file: str, words: list[str], flags: tuple = FLAGS) -> argparse.Names
     parser.add_argument("network", nargs="?", help="one of the file's networks (default: all of them)")
     for word, kind, default, text in flags:
         text += "" if default is None else f" (default: {default:g})"
-        parser.add_argument(f"-{word}", f"--{word}", type=kind, default=default, metavar="N", help=text)
+        metavar = "N" if kind in (int, float) else word.upper()
+        parser.add_argument(f"-{word}", f"--{word}", type=kind, default=default, metavar=metavar, help=text)
     given = parser.parse_args(words)
     if given.classes is not None and given.classes < 1:
         raise ValueError(f"-classes {given.classes}: must be at least 1")
@@ -173,11 +180,12 @@ def names_of(file: str, wanted: str | None) -> list[str]:
     raise ValueError(f"{wanted}: no network of this file; it has {', '.join(names)}")
 
 
-def shape_of(name: str, given: argparse.Namespace) -> dict[str, int]:
-    """What a network is built for: what was given, else what it is meant for."""
+def shape_of(name: str, given: argparse.Namespace) -> dict[str, object]:
+    """What a network is built for, and with: what was given, else what it is meant for."""
     usual = dict(num_classes=CLASSES, in_channels=IN_CHANNELS, image_size=SIZE) | registry.entry(name).usual
     asked = dict(num_classes=given.classes, image_size=given.size)
-    return usual | {key: value for key, value in asked.items() if value is not None} | {"width": given.width}
+    chosen = {name: getattr(given, name) for name in PARTS}
+    return usual | {key: value for key, value in (asked | chosen).items() if value is not None} | {"width": given.width}
 
 
 def main(file: str, words: list[str] | None = None) -> int:
@@ -199,14 +207,16 @@ def main_with(
     describe_more  gives what stands below the networks
     """
     try:
-        given = options(file, sys.argv[1:] if words is None else words, FLAGS + flags)
+        given = options(file, sys.argv[1:] if words is None else words, FLAGS + PART_FLAGS + flags)
         check(given)
         with torch.random.fork_rng(devices=[]):
             shapes = {name: shape_of(name, given) for name in names_of(file, given.network)}
             built = {name: registry.create(name, **shape) for name, shape in shapes.items()}
             for name, network in built.items():
                 shape = shapes[name]
-                literal = registry.create(name, **shape, literal=True) if name in registry.cheap_names() else None
+                chosen = {part: shape[part] for part in PARTS if part in shape}
+                has_reuse = registry.entry(name).has_reuse(**chosen)
+                literal = registry.create(name, **shape, literal=True) if has_reuse else None
                 text = describe(name, network, shape["in_channels"], shape["image_size"], literal)
                 print(text, end="\n\n", flush=True)
             if describe_more is not None:

@@ -217,8 +217,8 @@ def test_the_shuffle_does_nothing(groups, training, cifar_images):
     the same logits, loss, and (renamed) gradients, squeeze-excite and batch statistics included."""
 
     def build(groups):
-        variant = dataclasses.replace(cheapV3.SHUFFLE6, groups=groups)
-        network = cheapV3.build(variant, 16, 3, 32, width=1.0, literal=True).double()
+        shape = dataclasses.replace(cheapV3.SHUFFLE6_SHAPE, groups=groups)
+        network = cheapV3.build(shape, cheapV3.SHUFFLE, 16, 3, 32, width=1.0, literal=True).double()
         network.head.dropout.p = 0.0  # it falls on the renamed vector in another order
         return network
 
