@@ -8,12 +8,12 @@ import importlib
 import sys
 from pathlib import Path
 
-MAINS = {"EffNet": "models.separable"}  # what describes a file's networks, where models.summary alone does not
+MAINS = {"EffNet": "models.separable"}  # what describes a file's networks, where models.script alone does not
 
 
 def run(file: str) -> None:
     """Describes the networks of models/<file> and ends the process."""
     path = Path(file).resolve()
     sys.path[0] = str(path.parents[1])
-    described_by = importlib.import_module(MAINS.get(path.stem, "models.summary"))
+    described_by = importlib.import_module(MAINS.get(path.stem, "models.script"))
     sys.exit(described_by.main(path.stem))

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from models.EffNet import effnet_block
-from models.summary import SIZE, mac_count, main_with, parameter_count
+from models.script import SIZE, main_with
+from models.summary import mac_count, parameter_count
 
 FLAGS = (  # word, type, default, help
     ("channels", int, 64, "channels that go into each of the four blocks compared at the end"),

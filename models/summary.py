@@ -1,47 +1,25 @@
-"""What a network costs: parameters and multiply-accumulates; and what running a network's file prints.
-
-    python models/cheapV3.py [NETWORK] [-size N] [-classes N] [-width 1] [-expansion conv] ...
-
-For each network of the file: torchsummary's table of layers, the figures of three counters and what they differ in
-(see counters.py), parameters, size, and the measured time of a forward pass. Size and classes are those that the
-network is meant for, unless they are given.
-"""
+"""What a network costs: parameters, multiply-accumulates by several counters, size, and the time of a forward pass."""
 
 from __future__ import annotations
 
-import argparse
-import math
-import os
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from models import counters, registry
-from models.parts import CHOICES
-from models.parts import NAMES as PARTS
+from models import counters
+from models.block_table import block_table
+from models.fold import fold
 from models.reuse import ConvOnCopies, LinearOnCopies
-from utils import OneLineParser, parse_bool
 
 MEGABYTE = 1024**2  # bytes; as torchsummary has it
-IN_CHANNELS, SIZE, CLASSES = 3, 32, 100  # of networks that are not meant for something else
 TORCH_COUNTS = "MACs of every convolution and matrix product that runs; not bias, batch norm, activations, pools, sums"
 COUNTERS = (  # name, function, what it counts
     ("thop", counters.thop_count, "in layers of the very classes it knows: MACs without bias, batch norm"),
     ("flopth", counters.flopth_count, "in layers: MACs with convolutions' bias, batch norm, activations, 2-D pools"),
-)
-FLAGS = (  # word, type, default, help
-    ("size", int, None, f"side of the image in pixels (default: {SIZE}, or what the network is meant for)"),
-    ("classes", int, None, f"number of classes (default: {CLASSES}, or what the network is meant for)"),
-    ("width", float, 1.0, "width multiplier, for the networks that have one"),
-)
-PART_FLAGS = tuple(
-    (name.replace("_", "-"), kind, None, f"{' or '.join(CHOICES.get(name, ()))} (default: the network's own)".lstrip())
-    for name, kind in zip(PARTS, [str] * len(CHOICES) + [int, parse_bool], strict=True)
 )
 
 
@@ -90,7 +68,12 @@ def counter_lines(network: nn.Module, in_channels: int, image_size: int, literal
     lines = [f"{'torch':10}{total:15,}  {TORCH_COUNTS}"]
     if literal is not None:
         macs = mac_count(literal, in_channels, image_size)
-        lines.append(f"{'':10}{macs:15,}  of the literal form, which copies feature maps and adds no weights")
+        lines.append(
+            f"{'':10}{macs:15,}  of the literal form, which copies feature maps and adds no weights: have another"
+        )
+        lines.append(
+            f"{'':27}tool count that (-literal); where it knows layers by their class, it misses ReuseDepthwise"
+        )
     for name, function, what in COUNTERS:
         count = function(network, in_channels, image_size)
         lines.append(f"{name:10}{count.total:15,}  {what}")
@@ -121,16 +104,25 @@ def size_lines(network: nn.Module) -> list[str]:
     return lines
 
 
-def forward_line(network: nn.Module, in_channels: int, image_size: int, seconds: float = 0.3) -> str:
-    """The median time of a forward pass of one image, on CUDA where there is any, else on the CPU.
-
-    Five runs at least, and as many as fit into `seconds`, after two that warm up.
-    """
-    twin, image = counters.prepared(network, in_channels, image_size)
+def forward_line(network: nn.Module, in_channels: int, image_size: int) -> str:
+    """The median times of a forward pass of one image, folded and as built, on CUDA where there is any."""
     threads = torch.get_num_threads()
     where = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     if torch.cuda.is_available():
-        twin, image, where = twin.to("cuda"), image.to("cuda"), torch.cuda.get_device_name()
+        where = torch.cuda.get_device_name()
+    plain, folded = (forward_time(each, in_channels, image_size) for each in (network, fold(network)))
+    return (
+        f"{'forward':10}{folded * 1e3:15.2f}  ms folded for inference, {plain * 1e3:.2f} as it is; medians, batch 1, "
+        f"float32, {where}"
+    )
+
+
+def forward_time(network: nn.Module, in_channels: int, image_size: int, seconds: float = 0.3) -> float:
+    """The median time of a forward pass in seconds: of five runs at least, and as many as fit into `seconds`, after
+    two that warm up."""
+    twin, image = counters.prepared(network, in_channels, image_size)
+    if torch.cuda.is_available():
+        twin, image = twin.to("cuda"), image.to("cuda")
     times: list[float] = []
     with torch.inference_mode():
         while len(times) < 7 or sum(times[2:]) < seconds:
@@ -139,94 +131,25 @@ def forward_line(network: nn.Module, in_channels: int, image_size: int, seconds:
             if image.is_cuda:
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
-    median = statistics.median(times[2:])
-    return f"{'forward':10}{median * 1e3:15.2f}  ms, median of {len(times) - 2} runs, batch 1, float32, {where}"
+    return statistics.median(times[2:])
 
 
-def describe(name: str, network: nn.Module, in_channels: int, image_size: int, literal: nn.Module | None = None) -> str:
-    """All that is printed of a network, which stays as it is. literal: its literal form, for a cheap one."""
-    lines = [layer_table(network, in_channels, image_size), ""]
+def describe(
+    name: str,
+    network: nn.Module,
+    in_channels: int,
+    image_size: int,
+    literal: nn.Module | None = None,
+    table: Callable[[nn.Module, int, int], str] = block_table,
+) -> str:
+    """All that is printed of a network, which stays as it is.
+
+    literal  its literal form, for a cheap one
+    table    what stands first: block_table or layer_table
+    """
+    lines = [table(network, in_channels, image_size), ""]
     lines.append(f"{name}, one image of {in_channels} x {image_size} x {image_size}, in eval mode; MACs by")
     lines += counter_lines(network, in_channels, image_size, literal)
     lines += size_lines(network)
     lines.append(forward_line(network, in_channels, image_size))
     return "\n".join(lines)
-
-
-def options(file: str, words: list[str], flags: tuple = FLAGS) -> argparse.Namespace:
-    """Raises ValueError for words that are no options, and for values that cannot be."""
-    parser = OneLineParser(prog=f"{file}.py", description="Prints what this file's networks cost.", allow_abbrev=False)
-    parser.add_argument("network", nargs="?", help="one of the file's networks (default: all of them)")
-    for word, kind, default, text in flags:
-        text += "" if default is None else f" (default: {default:g})"
-        metavar = "N" if kind in (int, float) else word.upper()
-        parser.add_argument(f"-{word}", f"--{word}", type=kind, default=default, metavar=metavar, help=text)
-    given = parser.parse_args(words)
-    if given.classes is not None and given.classes < 1:
-        raise ValueError(f"-classes {given.classes}: must be at least 1")
-    if not (math.isfinite(given.width) and given.width > 0):
-        raise ValueError(f"-width {given.width:g}: must be a finite number above 0")
-    return given
-
-
-def names_of(file: str, wanted: str | None) -> list[str]:
-    """The networks that models/<file>.py registers, or the wanted one of them. Raises ValueError for any other."""
-    names = [name for name in registry.names() if registry.entry(name).builder.__module__ == f"models.{file}"]
-    if wanted is None or wanted in names:
-        return names if wanted is None else [wanted]
-    if wanted in registry.names():
-        other = registry.entry(wanted).builder.__module__.replace(".", "/")
-        raise ValueError(f"{wanted}: a network of {other}.py; this file has {', '.join(names)}")
-    raise ValueError(f"{wanted}: no network of this file; it has {', '.join(names)}")
-
-
-def shape_of(name: str, given: argparse.Namespace) -> dict[str, object]:
-    """What a network is built for, and with: what was given, else what it is meant for."""
-    usual = dict(num_classes=CLASSES, in_channels=IN_CHANNELS, image_size=SIZE) | registry.entry(name).usual
-    asked = dict(num_classes=given.classes, image_size=given.size)
-    chosen = {name: getattr(given, name) for name in PARTS}
-    return usual | {key: value for key, value in (asked | chosen).items() if value is not None} | {"width": given.width}
-
-
-def main(file: str, words: list[str] | None = None) -> int:
-    """Describes the networks of models/<file>.py. words: the command line's. Returns the exit status."""
-    return main_with(file, words)
-
-
-def main_with(
-    file: str,
-    words: list[str] | None = None,
-    flags: tuple = (),
-    check: Callable[[argparse.Namespace], None] = lambda given: None,
-    describe_more: Callable[[argparse.Namespace], str] | None = None,
-) -> int:
-    """As main(), for a file that prints more than its networks.
-
-    flags          further ones, as in FLAGS
-    check          raises ValueError for values that cannot be
-    describe_more  gives what stands below the networks
-    """
-    try:
-        given = options(file, sys.argv[1:] if words is None else words, FLAGS + PART_FLAGS + flags)
-        check(given)
-        with torch.random.fork_rng(devices=[]):
-            shapes = {name: shape_of(name, given) for name in names_of(file, given.network)}
-            built = {name: registry.create(name, **shape) for name, shape in shapes.items()}
-            for name, network in built.items():
-                shape = shapes[name]
-                chosen = {part: shape[part] for part in PARTS if part in shape}
-                has_reuse = registry.entry(name).has_reuse(**chosen)
-                literal = registry.create(name, **shape, literal=True) if has_reuse else None
-                text = describe(name, network, shape["in_channels"], shape["image_size"], literal)
-                print(text, end="\n\n", flush=True)
-            if describe_more is not None:
-                print(describe_more(given), flush=True)
-    except ValueError as error:
-        print(f"{file}.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:  # a counting library, or what one imports
-        print(f"{file}.py: {error}; pip install -r requirements.txt", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # head, or less, has seen enough; what is left at exit goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
-from models import counters, summary
+from models import counters, script, summary
+from models.block_table import block_table
 from models.reuse import ConvOnCopies, ReuseDepthwise
 from tests.models.test_networks import COUNTS, MEANT, NAMES, SUMMED_MACS, forms
 
@@ -70,13 +71,13 @@ OFTEN = ("cheapV3",)  # a process for each of the others takes long: they run wi
 )
 def test_as_a_script_from_another_folder(tmp_path, file):
     """With the default image and classes; nothing is printed but the summary, nothing is written."""
-    words = [sys.executable, str(FOLDER / f"{file}.py")]
+    words = [sys.executable, str(FOLDER / f"{file}.py"), "-layers"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert not list(tmp_path.iterdir())
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "[INFO]" not in done.stdout and "[WARN]" not in done.stdout and "not supported" not in done.stdout
     printed = blocks(done.stdout)
-    assert list(printed) == summary.names_of(file, None)
+    assert list(printed) == script.names_of(file, None)
     tables = re.findall(r"Total params: ([\d,]+)", done.stdout)
     for (name, lines), total in zip(printed.items(), tables, strict=True):
         if name in MEANT:
@@ -95,7 +96,38 @@ def test_as_a_script_from_another_folder(tmp_path, file):
             assert round(first(lines, "torch") / 1e6, decimals) == COUNTS[name][3]
             assert not any("copies" in line for line in lines)
         assert sums(lines) == {counter: first(lines, counter) for counter in ("thop", "flopth")}
-        assert re.search(r"^forward +\d+\.\d\d  ms, median of \d+ runs, batch 1", lines[-1])
+        assert re.search(r"^forward +\d+\.\d\d  ms folded for inference, \d+\.\d\d as it is; .* batch 1", lines[-1])
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "cheapV3_shuffle", "SqueezeNet", "EffNet_steering"])
+def test_blocks_add_up_to_the_network(name):
+    meant = dict(num_classes=100, in_channels=3, image_size=32) | models.registry.entry(name).usual
+    network = models.create(name, **meant)
+    lines = [line.split() for line in block_table(network, 3, meant["image_size"]).splitlines()[1:]]
+    parameters, macs = (sum(int(line[column].replace(",", "")) for line in lines) for column in (-3, -2))
+    assert parameters == summary.parameter_count(network)
+    assert macs == summary.mac_count(network, 3, meant["image_size"])
+    assert abs(sum(float(line[-1].rstrip("%")) for line in lines) - 100) < 0.05 * len(lines) + 0.1
+    assert [line[0] for line in lines if line[0].startswith("blocks.")] == [
+        f"blocks.{number}" for number in range(len(getattr(network, "blocks", [])))
+    ]
+
+
+def test_outputs_of_blocks_are_the_papers():
+    """MobileNetV2's table, at 224 pixels: 112 x 112 x 16 after the first stage, 7 x 7 x 320 at the end."""
+    lines = block_table(models.create("MobileNetV2", image_size=224), 3, 224).splitlines()
+    assert " 16 x 112 x 112 " in next(line for line in lines if line.startswith("blocks.0"))
+    assert " 320 x 7 x 7 " in next(line for line in lines if line.startswith("blocks.16"))
+
+
+def test_a_file_ends_with_a_table_of_its_networks(capsys):
+    assert script.main("cheapV3", ["-literal", "-size", "16", "-classes", "10"]) == 0
+    printed = capsys.readouterr().out.rstrip().splitlines()
+    for line, name in zip(printed[-4:], script.names_of("cheapV3", None), strict=True):
+        network = models.create(name, num_classes=10, image_size=16, literal=True)
+        found = [int(word.replace(",", "")) for word in line.split()[-2:]]
+        assert line.startswith(name + " ")
+        assert found == [summary.parameter_count(network), summary.mac_count(network, 3, 16)]
 
 
 def by_the_book(network: nn.Module, image_size: int) -> dict[str, int]:
@@ -229,7 +261,7 @@ def test_nothing_is_left_behind_by_a_failure():
 
 def test_flags(capsys):
     state = torch.get_rng_state()
-    assert summary.main("cheapV3", "cheapV3_small --size 48 -classes 10 -width=0.5".split()) == 0
+    assert script.main("cheapV3", "cheapV3_small --size 48 -classes 10 -width=0.5".split()) == 0
     assert torch.equal(torch.get_rng_state(), state)
     lines = blocks(capsys.readouterr().out)["cheapV3_small"]
     network = models.create("cheapV3_small", num_classes=10, image_size=48, width=0.5)
@@ -254,18 +286,19 @@ def test_flags(capsys):
         ("-width nan", "-width nan: must be"),
         ("-width -1", "-width -1: must be"),
         ("-wdith 0.5", "-wdith: unknown option; did you mean -width"),
+        ("cheapV3 -stem relu", "stem relu: must be one of conv, reuse"),
         ("-si 64", "-si: unknown option; did you mean -size"),
     ],
 )
 def test_mistakes(capsys, words, message):
-    assert summary.main("cheapV3", words.split()) == 2
+    assert script.main("cheapV3", words.split()) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and len(printed.err.splitlines()) == 1
     assert printed.err.startswith("cheapV3.py: ") and message in printed.err
 
 
 def test_no_width_multiplier(capsys):
-    assert summary.main("SqueezeNet", ["-width", "0.5"]) == 2
+    assert script.main("SqueezeNet", ["-width", "0.5"]) == 2
     assert "SqueezeNet has no width multiplier" in capsys.readouterr().err
 
 
@@ -275,11 +308,11 @@ def test_reader_that_stops_reading(monkeypatch):
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        assert summary.main("EffNet", ["-size", "16"]) == 0
+        assert script.main("EffNet", ["-size", "16"]) == 0
 
 
 def test_missing_library(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "thop", None)  # as Python marks a module that cannot be imported
-    assert summary.main("EffNet", ["EffNet", "-size", "16"]) == 2
+    assert script.main("EffNet", ["EffNet", "-size", "16"]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and len(printed.err.splitlines()) == 1 and "requirements.txt" in printed.err
