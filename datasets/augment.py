@@ -87,11 +87,10 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
 class ImageSource:
     """All images of a split on one device, with their targets; it makes normalised float batches of them.
 
-    images   uint8, N x C x H x W, C 1 or 3; copied, so that the caller may drop them
+    images   uint8, N x C x H x W, C 1 or 3; where they lie on the device already, they are not copied
     targets  N x ...
     mean, std  of each channel, of pixels scaled to 0 ... 1
 
-    Memory on the device: 4 bytes a pixel for colour, 1 for grey (CIFAR-100's training images: 205 MB).
     Batches are float32, N x C x H x W, in channels_last memory format; targets come with them.
     """
 
@@ -112,7 +111,7 @@ class ImageSource:
         self.augmentation = augmentation
         self.device = torch.device(device)
         self.targets = targets.to(self.device)
-        self.pixels = _pack(images, self.device)
+        self.images = images.to(self.device)
         # Mean and std for a row of an image in channels_last: long rows keep the arithmetic vectorised.
         self.mean = torch.tensor(mean, dtype=torch.float32, device=self.device).repeat(self.width)
         self.std = torch.tensor(std, dtype=torch.float32, device=self.device).repeat(self.width)
@@ -120,12 +119,12 @@ class ImageSource:
         self.columns = torch.arange(self.width, dtype=torch.int32, device=self.device)
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.images)
 
     def of(self, images: Tensor, targets: Tensor) -> ImageSource:
         """A source with the same settings for other images of this shape, and their targets."""
         other = copy.copy(self)
-        other.pixels, other.targets = _pack(images, self.device), targets.to(self.device)
+        other.images, other.targets = images.to(self.device), targets.to(self.device)
         return other
 
     def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:
@@ -139,7 +138,7 @@ class ImageSource:
         """The images of the index (int64) without augmentation, and their targets."""
         index = self._to_device(index)
         images = self._empty(len(index))
-        self._normalise(self.pixels.index_select(0, index)[:, 1:], images)
+        self._normalise(self.images.index_select(0, index).permute(0, 2, 3, 1), images)
         return images.permute(0, 3, 1, 2), self.targets.index_select(0, index)
 
     def augmented(
@@ -166,9 +165,10 @@ class ImageSource:
         size = max(1, PIECE // (self.height * self.width)) if self.device.type == "cpu" else max(1, len(index))
         steps, positions_of = self._affine(draws, size) if self.augmentation.rotation else self._shift(draws, size)
         for piece, into, *step in zip(*(t.split(size) for t in (index, images, *steps)), strict=True):
-            originals = self.pixels.index_select(0, piece)
+            originals = _pack(self.images.index_select(0, piece))
             positions = positions_of(*step)
-            self._normalise(originals.view(-1).index_select(0, positions.view(-1)), into)
+            pixels = originals.view(-1).index_select(0, positions.view(-1)).unsqueeze(-1).view(torch.uint8)
+            self._normalise(pixels.view(*into.shape[:3], -1), into)
         return images.permute(0, 3, 1, 2), self.targets.index_select(0, index)
 
     def _first(self, count: int, size: int) -> Tensor:
@@ -239,12 +239,10 @@ class ImageSource:
     def _empty(self, count: int) -> Tensor:
         return torch.empty(count, self.height, self.width, self.channels, device=self.device)
 
-    def _normalise(self, packed: Tensor, images: Tensor) -> None:
-        """Packed pixels into images (B x H x W x C) as ToTensor and Normalize make them."""
-        values = packed.unsqueeze(-1).view(torch.uint8)
-        values = values.view(len(images), self.height, self.width, values.shape[-1])
-        for channel in range(self.channels):  # faster, a strided copy each, than all of values[..., :channels] at once
-            images[..., channel] = values[..., channel]
+    def _normalise(self, pixels: Tensor, images: Tensor) -> None:
+        """Pixels (B x H x W x C or more) into images (B x H x W x C) as ToTensor and Normalize make them."""
+        for channel in range(self.channels):  # faster, a strided copy each, than all of pixels[..., :channels] at once
+            images[..., channel] = pixels[..., channel]
         images.view(-1, self.width * self.channels).div_(255).sub_(self.mean).div_(self.std)
 
 
@@ -279,14 +277,14 @@ def _rotated(
     return x.add_(y, alpha=width).add_(first).bitwise_and_(inside)
 
 
-def _pack(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 N x C x H x W to N x (1 + H W): a black pixel, then the image's, row by row.
+def _pack(images: Tensor) -> Tensor:
+    """uint8 B x C x H x W to B x (1 + H W): a black pixel, then the image's, row by row.
 
     A colour pixel is the four bytes R, G, B, 0 as one int32, so that a look-up moves one number a pixel; a grey one
-    stays uint8.
+    stays uint8. This is done to a batch and not once to all images, whose copy would be larger than they are.
     """
     count, channels, height, width = images.shape
-    packed = torch.zeros(count, 1 + height * width, 4 if channels == 3 else 1, dtype=torch.uint8, device=device)
+    packed = images.new_zeros(count, 1 + height * width, 4 if channels == 3 else 1)
     for channel in range(channels):
-        packed[:, 1:, channel] = images[:, channel].flatten(1).to(device)
+        packed[:, 1:, channel] = images[:, channel].flatten(1)
     return (packed.view(torch.int32) if channels == 3 else packed).squeeze(-1)

@@ -99,7 +99,7 @@ class DrivingSource(ImageSource):
         self.angles = targets[::CAMERAS]  # of the rows, on the CPU
 
     def __len__(self) -> int:
-        return len(self.pixels) // CAMERAS
+        return len(self.images) // CAMERAS
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The centre frames of the rows (int64) without augmentation, and their angles."""
