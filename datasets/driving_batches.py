@@ -22,7 +22,7 @@ from torch import Tensor
 
 from datasets.augment import NO_AUGMENTATION, ImageSource
 from datasets.batches import TrainingBatches
-from datasets.driving import CAMERAS
+from datasets.driving_log import CAMERAS
 
 
 @dataclass(frozen=True)
