@@ -28,7 +28,7 @@ from benchmarks.measure import positive
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 4
-EVALUATED = 64  # test images
+EVALUATED = 32  # test images
 STEPS = 4
 TRAIN = """
 import resource, sys
@@ -78,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-megabytes", type=positive, default=300, help="pixels of the made images, in 10^6 bytes")
     parser.add_argument("-side", type=positive, default=64, help="of an image, in pixels")
     parser.add_argument("-net", choices=models.names(), default="EffNet", help="network", metavar="NET")
-    parser.add_argument("-batch", type=positive, default=32, help="images a step")
+    parser.add_argument("-batch", type=positive, default=16, help="images a step")
     return parser.parse_args()
 
 
