@@ -25,7 +25,7 @@ from PIL import Image
 
 from conf.datasets import DatasetRow
 from datasets.base import Location, Split
-from datasets.driving_log import CAMERAS, LogRow, read_log
+from datasets.driving_log import CAMERAS, LogRow, printable, read_log
 from datasets.files import read_file
 from datasets.images import decode_images
 from datasets.places import bases
@@ -91,7 +91,7 @@ def check_missing(log: Path, rows: list[LogRow], listed: set[str]) -> None:
     missing = [(row.line, name) for row in rows for name in row.frames if name not in listed]
     if not missing:
         return
-    names = ", ".join(f"{name} (line {line})" for line, name in missing[:NAMED])
+    names = ", ".join(f"{printable(name)} (line {line})" for line, name in missing[:NAMED])
     names += f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
     count = f"{len(missing):,} of {CAMERAS * len(rows):,} frames of {log} are missing in {FRAMES}"
     if len(missing) > MISSING_ALLOWED * CAMERAS * len(rows):

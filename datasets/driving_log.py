@@ -1,8 +1,8 @@
 """Reads a driving log, driving_log.csv, in the forms that the simulator, spreadsheets and pandas give it.
 
 - Encoding: UTF-8, or UTF-16 by its byte order mark.
-- Separator: of tab, semicolon and comma the first that parts the first line into four values or more. Where it is not
-  the comma, or a value is quoted, an angle may have a decimal comma.
+- Separator: of tab, semicolon and comma the one that parts the first line into four values or more, most of them names
+  of pictures; of equals the first. Where it is not the comma, or a value is quoted, an angle may have a decimal comma.
 - With a header: a first line that names no picture. The columns are found by their names, in any order. Capitals,
   spaces and signs do not count, nor words for a picture beside the camera's name ("Center Image", "steering_angle").
 - Without a header, or with one that only numbers the columns: the frames of the centre, left and right camera, then the
@@ -77,8 +77,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = content.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
     first = next(filter(str.strip, io.StringIO(text, newline=None)), "")
-    separator = next((each for each in SEPARATORS if len(next(csv.reader([first], delimiter=each))) >= 4), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(first), skipinitialspace=True)
     line = 1
     try:
         for values in reader:
@@ -90,8 +89,19 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path}, line {line}: not readable as CSV ({error})") from None
 
 
+def _separator(first: str) -> str:
+    parted = {each: next(csv.reader([first], delimiter=each)) for each in SEPARATORS}
+    usable = [each for each, values in parted.items() if len(values) >= len(ROLES)]
+    return max(usable, key=lambda each: sum(map(_is_picture, parted[each])), default=",")
+
+
+def printable(text: str) -> str:
+    """The text for a message: what a terminal would take for a command becomes a question mark."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _is_picture(value: str) -> bool:
-    return value.lower().endswith(PICTURES)
+    return value.strip().lower().endswith(PICTURES)
 
 
 def _named_columns(values: list[str], line: int, path: Path) -> Columns:
@@ -100,8 +110,8 @@ def _named_columns(values: list[str], line: int, path: Path) -> Columns:
     keys = (re.sub(f"^{PICTURE_WORDS}|{PICTURE_WORDS}$", "", key) for key in keys)
     names = [SPELLINGS.get(key, key) for key in keys]
     if any(names.count(role) != 1 for role in ROLES):
-        found = ", ".join(values)
-        raise ValueError(f"{path}, line {line}: its columns are {found[:200]}; each of {', '.join(ROLES)} must be one")
+        found = printable(", ".join(values))[:200]
+        raise ValueError(f"{path}, line {line}: its columns are {found}; each of {', '.join(ROLES)} must be one")
     return Columns(tuple(map(names.index, ROLES)), len(values))
 
 

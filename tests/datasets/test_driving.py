@@ -64,6 +64,7 @@ def numbered(text: str) -> str:
 
 FORMS = {
     "Windows": lambda text: text.replace("IMG/", "C:\\Users\\A B\\Desktop\\new_track\\IMG\\"),
+    "semicolons in paths": lambda text: text.replace("IMG/", "C:\\new;track\\IMG\\"),
     "absolute": lambda text: text.replace("IMG/", "/home/someone/my drive/IMG/"),
     "name alone": lambda text: text.replace("IMG/", ""),
     "spaces": lambda text: text.replace(",", ",  ").replace("\n", "  \n"),
@@ -145,6 +146,7 @@ def replaced(number: int, column: int, value: str):
         ),
         (lambda lines: [lines[0], '"' + lines[1], *lines[2:]], "line 2: "),
         (lambda lines: [",,,0,0,0,0", *lines], "line 1: "),
+        (lambda lines: ["\x1b[31mleft,\x07,right", *lines], r"line 1: its columns are \?\[31mleft, \?, right;"),
         (lambda lines: lines[:20], "holds 20 rows"),
         (lambda lines: [], "holds 0 rows"),
     ],
