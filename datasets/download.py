@@ -67,7 +67,8 @@ def download(row: DatasetRow, folder: Path, limits: Limits = LIMITS) -> None:
         except (_Refused, requests.RequestException) as error:
             raise _failure(row, file, folder, _reason(error, limits)) from error
         except OSError as error:  # RequestException is one too
-            raise _failure(row, file, folder, f"it could not be written: {error.strerror or error}") from error
+            reason = f"it could not be written: {error.strerror}" if error.strerror else str(error)
+            raise _failure(row, file, folder, reason) from error
 
 
 def _download_file(file: OfficialFile, path: Path, limits: Limits) -> None:
