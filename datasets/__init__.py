@@ -17,6 +17,7 @@ from conf.datasets import DatasetRow
 from datasets import cifar, digits, driving, folder, mnist, pack, statistics, tiny_imagenet
 from datasets.base import Dataset, Location, Split, channel_statistics, resized
 from datasets.download import download
+from datasets.files import sweep
 from datasets.places import storage
 from datasets.stream import StreamedImages, Streaming
 
@@ -80,6 +81,8 @@ def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Stream
 
 def _load(row: DatasetRow, data: Path, size: int | None, streaming: Streaming) -> Dataset:
     store = storage(data)
+    sweep(store / "packed", lambda name: name.endswith((".packed", ".json")))
+    sweep(store / row.downloads, {file.name for file in row.files}.__contains__)
     location = _find(row, data, store)
     if location is not None and location.form == "bundled":
         return _read(row, location, size)

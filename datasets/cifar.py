@@ -17,17 +17,24 @@ import torch
 from conf.datasets import DatasetRow
 from datasets.archives import check, read_members
 from datasets.base import Location, Split
+from datasets.files import open_file, read_file
 from datasets.places import bases
 
 
 def find(row: DatasetRow, data: Path) -> Location | None:
-    """The official archive, else its unpacked folder, under data or the data set's folder in it."""
+    """The official archive, else its unpacked files, under data or the data set's folders in it.
+
+    The folder to which the archive unpacks may lie in another of its name, as some programs unpack it, and may be data
+    itself or the data set's folder.
+    """
     (official,) = row.files
-    for base in bases(row, data):
-        if (base / official.name).is_file():
-            return Location("archive", (base / official.name,))
-    for base in bases(row, data):
-        paths = tuple(base / name for name, _ in row.members)
+    top = PurePosixPath(row.members[0][0]).parent.name
+    folders = [base / inner for inner in ("", top, f"{top}/{top}") for base in bases(row, data)]
+    for folder in folders:
+        if (folder / official.name).is_file():
+            return Location("archive", (folder / official.name,))
+    for folder in folders:
+        paths = tuple(folder / PurePosixPath(name).name for name, _ in row.members)
         if all(path.is_file() for path in paths):
             return Location("unpacked", paths)
     return None
@@ -39,7 +46,7 @@ def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[s
     train, test, classes = [], [], ()
     for name, _ in row.members:
         # latin1: the pickles are Python 2's; their keys are ASCII.
-        batch = pickle.loads(contents[name], encoding="latin1")
+        batch = pickle.loads(contents.pop(name), encoding="latin1")
         file = PurePosixPath(name).name
         if "meta" in file:
             classes = tuple(batch.get("fine_label_names") or batch["label_names"])
@@ -50,7 +57,7 @@ def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[s
 
 def _from_archive(row: DatasetRow, path: Path) -> dict[str, bytes]:
     names = {name for name, _ in row.members}
-    with path.open("rb") as file:  # opened once: what is read is what was checked
+    with open_file(path) as file:  # opened once: what is read is what was checked
         check(file, path, row.files[0].checksum)
         contents = read_members(file, path, names.__contains__)
     missing = sorted(names - contents.keys())
@@ -62,12 +69,16 @@ def _from_archive(row: DatasetRow, path: Path) -> dict[str, bytes]:
 def _from_folder(row: DatasetRow, location: Location) -> dict[str, bytes]:
     contents = {}
     for (name, checksum), path in zip(row.members, location.paths, strict=True):
-        contents[name] = path.read_bytes()
+        contents[name] = read_file(path)
         check(io.BytesIO(contents[name]), path, checksum)
     return contents
 
 
 def _split(batches: list[dict]) -> Split:
-    pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
     targets = [target for batch in batches for target in batch.get("fine_labels") or batch["labels"]]
+    pixels, start = np.empty((len(targets), 3, 32, 32), dtype=np.uint8), 0
+    for batch in batches:
+        values = batch.pop("data").reshape(-1, 3, 32, 32)  # freed when the next one is copied
+        pixels[start : start + len(values)] = values
+        start += len(values)
     return Split(torch.from_numpy(pixels), torch.tensor(targets, dtype=torch.int64))

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from datasets.augment import NO_AUGMENTATION, ImageSource
 from datasets.batches import TrainingBatches
-from datasets.driving import CAMERAS
+from datasets.driving_log import CAMERAS
+from datasets.lookup import to_device
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class DrivingSource(ImageSource):
         self.angles = targets[::CAMERAS]  # of the rows, on the CPU
 
     def __len__(self) -> int:
-        return len(self.pixels) // CAMERAS
+        return len(self.images) // CAMERAS
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The centre frames of the rows (int64) without augmentation, and their angles."""
@@ -118,7 +119,9 @@ class DrivingSource(ImageSource):
     def apply(self, index: Tensor, draws: DrivingDraws) -> tuple[Tensor, Tensor]:
         """A frame of each of the rows (int64), chosen and augmented by the draws, and the angles that fit them."""
         images, angles = super().plain(index * CAMERAS + draws.camera)
-        camera, flip, brightness = (self._to_device(each) for each in (draws.camera, draws.flip, draws.brightness))
+        camera, flip, brightness = (
+            to_device(each, self.device) for each in (draws.camera, draws.flip, draws.brightness)
+        )
         angles = corrected(angles, camera, self.row_augmentation.correction)
         mean, std = (each[: self.channels].view(1, -1, 1, 1) for each in (self.mean, self.std))
         # (f (x std + mean) - mean) / std, in place: a batch is large

@@ -18,6 +18,7 @@ import torch
 
 from conf.datasets import DatasetRow
 from datasets.base import Location, Split
+from datasets.files import open_file
 
 CLASSES = {
     "mnist": ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
@@ -35,16 +36,33 @@ CLASSES = {
     ),
 }
 LIMIT = 1 << 30  # bytes in one file; the official ones hold 47 million at most
+STEP = 1 << 20  # bytes read at a time: gzip makes a copy of what it is asked for
 
 
 def find(row: DatasetRow, data: Path) -> Location | None:
-    """The four files in data/<folder>/raw (torchvision's layout), data/<folder> or the same under the row's name."""
-    for folder in dict.fromkeys((row.folder, row.name)):
-        for base in (data / folder / "raw", data / folder):
-            plain = [base / file.name.removesuffix(".gz") for file in row.files]
-            paths = [path if path.is_file() else path.with_name(f"{path.name}.gz") for path in plain]
-            if all(path.is_file() for path in paths):
+    """The four files in a folder of the data set's name under data, in its folder raw, or nested once more.
+
+    data itself may be that folder, by its name: both data sets have files of the same names.
+    """
+    names = dict.fromkeys((row.folder, row.name))
+    bases = [data / first / second for second in ("", *names) for first in names]
+    here = data.absolute()
+    here = here.parent if here.name == "raw" else here
+    bases += [here] if here.name in names else []
+    for base in bases:
+        for folder in (base / "raw", base):
+            paths = [_idx_file(folder, file.name.removesuffix(".gz")) for file in row.files]
+            if all(paths):
                 return Location("unpacked", tuple(paths))
+    return None
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder, with a dot in it or not, gzipped or not, alone or in a folder of its name."""
+    for spelling in (name, name.replace("-idx", ".idx")):
+        for path in (folder / spelling, folder / f"{spelling}.gz", folder / spelling / spelling):
+            if path.is_file():
+                return path
     return None
 
 
@@ -61,8 +79,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     Raises ValueError naming the file where its header or its length is wrong.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return _parse_idx(file, dimensions)
+        with open_file(path) as file:
+            return _parse_idx(gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file, dimensions)
     except (ValueError, OSError, EOFError, zlib.error, struct.error) as error:
         raise ValueError(f"{path} is damaged ({error}): replace it by a good copy") from error
 
@@ -75,10 +93,13 @@ def _parse_idx(file: BinaryIO, dimensions: int) -> np.ndarray:
     length = math.prod(shape)
     if not 0 < length <= LIMIT:
         raise ValueError(f"its header says {length:,} values")
-    content = file.read(length + 1)
-    if len(content) != length:
-        raise ValueError(f"its header says {length:,} values, it holds {'more' if len(content) > length else 'fewer'}")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape).copy()
+    values = np.empty(length, dtype=np.uint8)
+    filled = 0
+    while filled < length and (count := file.readinto(memoryview(values)[filled : filled + STEP])):
+        filled += count
+    if filled < length or file.read(1):
+        raise ValueError(f"its header says {length:,} values, it holds {'fewer' if filled < length else 'more'}")
+    return values.reshape(shape)
 
 
 def _split(images_path: Path, labels_path: Path, classes: tuple[str, ...]) -> Split:

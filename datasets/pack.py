@@ -15,7 +15,6 @@ import array
 import hashlib
 import json
 import os
-import secrets
 import stat
 import struct
 import zlib
@@ -27,6 +26,7 @@ import torch
 
 from conf.datasets import DatasetRow
 from datasets.base import Dataset, Location, Split
+from datasets.files import open_file, write_in_one_step
 
 MAGIC = b"REUSEPK1"  # the digit counts versions of the format
 START = struct.Struct("<8sQI")
@@ -69,20 +69,6 @@ def save(path: Path, key: dict, dataset: Dataset) -> None:
     write_in_one_step(path, lambda file: _write(file, key, dataset))
 
 
-def write_in_one_step(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Makes a file by write(file); it is there whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None) -> Dataset | None:
     """The data set in a packed file, or None.
 
@@ -90,7 +76,7 @@ def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None) -> Da
     Raises Damaged where the file is not what was written.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             header = _read_header(file)
             if not _matches(header["key"], key):
                 return None

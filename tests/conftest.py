@@ -1,8 +1,8 @@
 """What several test files share: real images, with a stand-in where they are not laid out, and a finished run."""
 
+import importlib
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 # Tests run in several processes (pytest-xdist). Threads of all of them on the same cores would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,10 +55,9 @@ def without_pictures():
 
 @pytest.fixture
 def downloads_without_waiting(monkeypatch):
-    """Another attempt at a download follows at once, where pooch would wait for one second, then two."""
-    import pooch.core
-
-    monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=lambda seconds: None))
+    """Another attempt at a download follows at once, and not after one second, then two."""
+    module = importlib.import_module("datasets.download")  # datasets.download is a function
+    monkeypatch.setattr(module, "sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -225,3 +225,13 @@ def test_cuda_gives_the_pixels_of_the_cpu(photos: Tensor) -> None:
     on_cuda = ImageSource(photos, targets, MEAN, STD, FULL, torch.device("cuda")).apply(index, draws)
     torch.testing.assert_close(on_cuda[0].cpu(), on_cpu[0], rtol=0, atol=1e-5)
     assert torch.equal(on_cuda[1].cpu(), on_cpu[1])
+
+
+def test_images_on_the_device_are_held_once():
+    """The source keeps the tensor that it is given: a copy would double what the largest thing in memory takes."""
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    source = source_of(images)
+    images.fill_(255)
+    assert bool((source.plain(torch.arange(4))[0] == 1).all())
+    held = {value.untyped_storage().data_ptr() for value in vars(source).values() if isinstance(value, Tensor)}
+    assert images.untyped_storage().data_ptr() in held

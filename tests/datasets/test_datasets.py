@@ -66,6 +66,26 @@ def test_cifar_archive_folder_and_images_are_the_same_data(tmp_path):
     assert same(found["archive"], found["images"])
 
 
+@pytest.mark.parametrize(
+    ("folder", "data"),
+    [
+        ("cifar-100-python", ""),
+        ("cifar100/cifar-100-python/cifar-100-python", ""),
+        ("cifar100", ""),
+        ("cifar-100-python", "cifar-100-python"),
+    ],
+)
+@pytest.mark.parametrize("form", ["archive", "unpacked"])
+def test_cifar_nested_once_more(tmp_path, form, folder, data):
+    contents = cifar_pickles()
+    archive = tar_gz(contents)
+    row = cifar_row(archive, contents)
+    files = {name.rpartition("/")[2]: content for name, content in contents.items()}
+    lay_out(tmp_path / folder, {row.files[0].name: archive} if form == "archive" else files)
+    found = datasets.load(row, tmp_path / data)
+    assert found.classes == CLASSES and np.array_equal(found.train.images, pixels(6, seed=0))
+
+
 def test_cifar10_has_its_training_images_in_several_files(tmp_path):
     contents = {"cifar-10-batches-py/batches.meta": pickle.dumps({"label_names": list(CLASSES)}, protocol=2)}
     for seed, name in enumerate(("data_batch_1", "data_batch_2", "test_batch")):

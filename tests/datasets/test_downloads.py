@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import stat
 import tarfile
 import threading
@@ -24,7 +25,7 @@ from datasets.download import Limits, download
 pytestmark = pytest.mark.usefixtures("downloads_without_waiting")
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
-LIMITS = Limits(size=2_000_000, timeout=0.5, window=1.0, slowest=1000, retries=1)
+LIMITS = Limits(size=2_000_000, timeout=0.5, answer=1.0, window=1.0, slowest=1000, retries=1)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind.isdigit():
             self.send_error(int(kind))
             return
-        self.send_response(200)
+        self.send_response(302 if kind in ("circle", "endless_redirect") else 200)
         try:
             getattr(self, kind)()
         except OSError:
@@ -77,9 +78,30 @@ class Handler(BaseHTTPRequestHandler):
 
     def drip(self):
         self.announce()
+        self.write_slowly(b"x")
+
+    def drip_headers(self):
+        self.flush_headers()
+        self.write_slowly(b"x")
+
+    def write_slowly(self, part: bytes) -> None:
         while not self.server.stop.is_set():
-            self.wfile.write(b"x")
+            self.wfile.write(part)
             time.sleep(0.05)
+
+    def drip_chunk_size(self):
+        self.send_header("Transfer-Encoding", "chunked")
+        self.announce(None)
+        self.wfile.write(b"5;")
+        self.write_slowly(b"x")
+
+    def circle(self):
+        self.send_header("Location", self.path)
+        self.announce(0)
+
+    def endless_redirect(self):
+        self.send_header("Location", "/good/data.tar.gz")
+        self.endless()
 
     def stall(self):
         self.announce()
@@ -125,6 +147,19 @@ def test_a_download_that_breaks_off_is_started_again(server, tmp_path):
     assert len(server.requests) == 2
 
 
+def test_the_body_of_a_redirect_is_not_read(server, tmp_path):
+    download(row_for(server, "endless_redirect"), tmp_path, LIMITS)
+    assert (tmp_path / "data.tar.gz").read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+def test_a_pipe_in_the_place_of_a_file_is_named(server, tmp_path):
+    os.mkfifo(tmp_path / "data.tar.gz")
+    with pytest.raises(ValueError, match="data.tar.gz is a folder, a pipe or a device"):
+        download(row_for(server, "good"), tmp_path, LIMITS)
+    assert server.requests == []
+
+
 @pytest.mark.parametrize(
     ("kind", "reason", "attempts"),
     [
@@ -136,6 +171,9 @@ def test_a_download_that_breaks_off_is_started_again(server, tmp_path):
         ("huge", "announces 3,000,000 bytes", 1),
         ("endless", "without end", 1),
         ("drip", "too slow", 1),
+        ("drip_headers", "did not answer in 1 s", 1),
+        ("drip_chunk_size", "too slow", 1),
+        ("circle", "redirects more than 10 times", 11),
         ("stall", "nothing arrived for 0.5 s", 2),
     ],
 )

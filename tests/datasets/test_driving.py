@@ -49,8 +49,22 @@ def by_line(change):
     return lambda text: "".join(",".join(change(line.split(","))) + "\n" for line in text.splitlines())
 
 
+def by_header(header: str, places: tuple[int, ...]):
+    """A change of the log's text to these columns, each from a place of its own ones."""
+    return lambda text: header + "\n" + by_line(lambda values: [values[place] for place in places])(text)
+
+
+def decimal_comma(value: str) -> str:
+    return f'"{value}"'.replace(".", ",")
+
+
+def numbered(text: str) -> str:
+    return "".join(f"{number},{line}\n" for number, line in enumerate(text.splitlines()))
+
+
 FORMS = {
     "Windows": lambda text: text.replace("IMG/", "C:\\Users\\A B\\Desktop\\new_track\\IMG\\"),
+    "semicolons in paths": lambda text: text.replace("IMG/", "C:\\new;track\\IMG\\"),
     "absolute": lambda text: text.replace("IMG/", "/home/someone/my drive/IMG/"),
     "name alone": lambda text: text.replace("IMG/", ""),
     "spaces": lambda text: text.replace(",", ",  ").replace("\n", "  \n"),
@@ -62,6 +76,26 @@ FORMS = {
     "Windows lines": lambda text: text.replace("\n", "\r\n"),
     "byte order mark": lambda text: "\ufeff" + HEADER + text,
     "empty lines": lambda text: "\n" + text.replace("\n", "\n\n"),
+    "semicolons and decimal commas": lambda text: text.replace(",", ";").replace(".", ",").replace(",jpg", ".jpg"),
+    "tabs and decimal commas": lambda text: text.replace(",", "\t").replace(".", ",").replace(",jpg", ".jpg"),
+    "quoted decimal commas": by_line(
+        lambda values: [*values[:3], *(f'"{value}"'.replace(".", ",") for value in values[3:])]
+    ),
+    "semicolons with header": lambda text: (HEADER + text).replace(",", ";"),
+    "index and header": lambda text: "," + HEADER + numbered(text),
+    "index without header": lambda text: numbered(text),
+    "numbers for a header": lambda text: ",0,1,2,3,4,5,6\n" + numbered(text),
+    "named index": lambda text: ("Unnamed: 0," + HEADER + numbered(text)).replace(",", ";"),
+    "reverse for brake": lambda text: HEADER.replace("brake", "reverse") + text,
+    "reverse besides": by_header("center,left,right,steering,throttle,reverse,brake,speed", (0, 1, 2, 3, 4, 5, 5, 6)),
+    "names of people": by_header("Steering Angle,Right Image,CENTER_CAMERA,img left", (3, 2, 0, 1)),
+    "names without spaces": by_header("centreImagePath,leftImagePath,rightImagePath,SteeringAngle", (0, 1, 2, 3)),
+    "small letters": lambda text: text.replace("IMG/", "img/"),
+    "old Macintosh lines": lambda text: text.replace("\n", "\r"),
+    "lines of separators": lambda text: text + ",,,,,,\n\n \n",
+    "a separator at the end": lambda text: text.replace("\n", ",\n"),
+    "UTF-16": lambda text: (HEADER + text).encode("utf-16"),
+    "UTF-16, big end first": lambda text: b"\xfe\xff" + text.replace(",", "\t").encode("utf-16-be"),
     "no last newline": lambda text: text.rstrip("\n"),
 }
 
@@ -71,7 +105,8 @@ def test_logs_as_they_come(written, tmp_path, form):
     """Every form of the log says the same rows."""
     text = (written / "driving_log.csv").read_text()
     changed = tmp_path / "driving_log.csv"
-    changed.write_bytes(FORMS[form](text).encode())
+    content = FORMS[form](text)
+    changed.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert changed.read_bytes() != text.encode()
     rows = driving.read_log(changed)
     assert [row.angle for row in rows] == [angle_of(number) for number in range(50)]
@@ -100,8 +135,18 @@ def replaced(number: int, column: int, value: str):
         (replaced(0, 3, "left"), "line 1: steering angle 'left' is not a number"),
         (replaced(7, 1, ""), "line 8: names no frame"),
         (lambda lines: [HEADER.strip(), *replaced(7, 3, "2")(lines)], "line 9: .* out of range"),
-        (lambda lines: [*lines, "a,b,c,0,0"], "line 51: has 5 columns; 4 or 7"),
-        (lambda lines: ["steering,center,left,right", *lines], "its columns are steering, center"),
+        (lambda lines: [*lines, "a.jpg,b.jpg,c.jpg,0,0"], "line 51: has 5 columns; 7, as in the first line,"),
+        (lambda lines: ["a.jpg,b.jpg,c.jpg,0,0"] * 30, "line 1: has 5 columns; 4 or 7"),
+        (lambda lines: ["center,left,right,steering", *lines], "line 2: has 7 columns; 4, as in the first line"),
+        (lambda lines: ["center,left,right,speed", *lines], "line 1: its columns are center, .* speed; each of"),
+        (lambda lines: ["center,left,right,steering,angle", *lines], "line 1: its columns are center"),
+        (
+            lambda lines: [*lines[:7], lines[7].replace(",9.5", ",9,5"), *lines[8:]],
+            "line 8: has 8 columns; .*needs quotes",
+        ),
+        (lambda lines: [lines[0], '"' + lines[1], *lines[2:]], "line 2: "),
+        (lambda lines: [",,,0,0,0,0", *lines], "line 1: "),
+        (lambda lines: ["\x1b[31mleft,\x07,right", *lines], r"line 1: its columns are \?\[31mleft, \?, right;"),
         (lambda lines: lines[:20], "holds 20 rows"),
         (lambda lines: [], "holds 0 rows"),
     ],
@@ -110,6 +155,12 @@ def test_unsound_rows_are_refused_with_their_line(drive, change, message):
     rewrite(drive, change)
     with pytest.raises(ValueError, match=message):
         load(drive)
+
+
+def test_frames_in_a_folder_of_small_letters(drive, written):
+    (drive / "IMG").rename(drive / "img")
+    rewrite(drive, lambda lines: [line.replace("IMG/", "D:\\sim\\img\\") for line in lines])
+    assert same(load(drive), load(written))
 
 
 def test_missing_frames_are_named_counted_and_left_out(drive, capsys):

@@ -13,6 +13,7 @@ import torchvision
 
 import datasets
 from conf.datasets import DATASETS
+from datasets import mnist
 from tests.helpers.made_data import DEBIAN, lay_out, pixels, same
 
 
@@ -52,6 +53,39 @@ def test_idx_files_read_as_torchvision_reads_them(tmp_path, idx_files, name, ref
     names = reference.classes if name == "fashion-mnist" else [str(digit) for digit in range(10)]
     assert found.classes == tuple(names)
     assert same(found, datasets.load(row, tmp_path / "gz"))
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize(
+    ("folder", "data"),
+    [
+        ("MNIST/raw", "MNIST/raw"),
+        ("MNIST/raw", "MNIST"),
+        ("MNIST/MNIST/raw", ""),
+        ("mnist/MNIST/raw", ""),
+        ("mnist/mnist", ""),
+        ("MNIST/{name}", ""),
+    ],
+)
+def test_idx_files_with_dots_and_nested_once_more(tmp_path, folder, data, gz):
+    """{name}: each file lies in a folder of its own name."""
+    for split, count in (("train", 4), ("t10k", 3)):
+        images, labels = pixels(count, side=28, channels=1)[:, 0], np.arange(count, dtype=np.uint8)
+        for kind, content in (("images.idx3", idx(images)), ("labels.idx1", idx(labels))):
+            name = f"{split}-{kind}-ubyte"
+            file = f"{name}.gz" if gz and "{" not in folder else name
+            content = gzip.compress(content) if file.endswith(".gz") else content
+            lay_out(tmp_path / folder.format(name=name), {file: content})
+    found = datasets.load(DATASETS["mnist"], tmp_path / data)
+    assert np.array_equal(found.train.images, pixels(4, side=28, channels=1)) and len(found.test.targets) == 3
+
+
+def test_files_of_the_other_data_set_are_not_taken(tmp_path):
+    for split in ("train", "t10k"):
+        lay_out(tmp_path / "FashionMNIST" / "raw", {f"{split}-images.idx3-ubyte": IMAGES})
+        lay_out(tmp_path / "FashionMNIST" / "raw", {f"{split}-labels.idx1-ubyte": LABELS})
+    assert mnist.find(DATASETS["mnist"], tmp_path / "FashionMNIST" / "raw") is None
+    assert mnist.find(DATASETS["fashion-mnist"], tmp_path / "FashionMNIST" / "raw") is not None
 
 
 IMAGES, LABELS = idx(pixels(4, side=28, channels=1)[:, 0]), idx(np.arange(4, dtype=np.uint8))
