@@ -29,7 +29,8 @@ from PIL import Image
 
 from conf.datasets import DatasetRow
 from datasets.base import Location, Split
-from datasets.images import decode_images
+from datasets.images import decode_images, read_file
+from datasets.pixels import as_viewed
 from datasets.places import bases
 
 LOG, FRAMES = "driving_log.csv", "IMG"
@@ -131,7 +132,7 @@ def decode_frame(name: str, content: bytes, channels: int, side: int) -> np.ndar
     """Rows 80 to 140 of a frame, resized to side x side x 3, uint8. Raises ValueError that names it."""
     try:
         with Image.open(io.BytesIO(content)) as file:
-            image = file.convert("RGB")
+            image = as_viewed(file, 3)
     except Exception as error:  # as in datasets/images.py
         raise ValueError(f"{name} is not a readable image ({error}): repair or remove it") from error
     if image.size != FRAME_SIZE:
@@ -174,10 +175,5 @@ def _parse_row(values: list[str], line: int, path: Path) -> LogRow:
 
 def _split(rows: list[LogRow], folder: Path, cameras: int, side: int) -> Split:
     names = [os.path.join(folder, name) for row in rows for name in row.frames[:cameras]]
-    images = decode_images(names, _read_file, 3, side, "driving", decode=decode_frame)
+    images = decode_images(names, read_file, 3, side, "driving", decode=decode_frame)
     return Split(images, torch.tensor([row.angle for row in rows for _ in range(cameras)], dtype=torch.float32))
-
-
-def _read_file(name: str) -> bytes:
-    with open(name, "rb") as file:
-        return file.read()
