@@ -21,7 +21,7 @@ SYSTEM = frozenset(
     ("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information", "lost+found")
     + ("__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 )
-KINDS = 8  # reasons that are named in the line about what is left out
+KINDS = 20  # reasons that are named in the line about what is left out
 
 
 def image_files(folder: Path | str, left_out: Counter, extensions: Set[str] = EXTENSIONS) -> list[str]:
@@ -93,7 +93,7 @@ def _reason(entry: os.DirEntry, extensions: Set[str]) -> str:
             return ""
     except OSError:  # a link in a circle
         pass
-    return "links that lead nowhere" if entry.is_symlink() else "pipes, devices and sockets"
+    return "pipes, devices and sockets" if os.path.exists(entry.path) else "links that lead nowhere"
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

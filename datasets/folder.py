@@ -29,7 +29,7 @@ DEFAULT_SIDE = 64  # pixels, where the images differ in size and the user has ch
 TEST_SHARE = 0.2  # of a folder that is not split
 ROLES = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "valid", "validation")}
 EXPECTED = "images are expected in train/CLASS/ and test/CLASS/"
-SKIP = ", or leave it out with -skip-broken true"
+SKIP = ", or give -skip-broken true, which leaves out what cannot be read"
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ evaluation, and in training another image of its batch takes its place, with tha
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +45,7 @@ from utils import derived_seed
 
 TEST_SHARE = 0.875  # 224 of 256, as AlexNet's successors test on ImageNet
 AHEAD = 2  # batches that a worker has in work or waiting
+POLL = 2  # seconds between looks at the workers while no batch comes
 PATIENCE = 300  # seconds without a batch after which the workers are given up
 SHARED_MEMORY = "/dev/shm"
 GO_ON = "leave it out with -skip-broken true, which goes with -resume too, or repair it and start anew"
@@ -90,6 +93,8 @@ class StreamedImages(Dataset):
     counted. Raises Unreadable, a ValueError, for a file that cannot be read.
     """
 
+    told = False  # whether the user knows that shared memory is too small
+
     def __init__(
         self, names: Sequence[str], channels: int, side: int, least_area: float = 0.0, skip_broken: bool = False
     ) -> None:
@@ -97,7 +102,6 @@ class StreamedImages(Dataset):
         self.names = np.array([os.fsencode(name) for name in names])
         self.least_area, self.skip_broken = least_area, skip_broken
         self.broken: set[int] = set()  # numbers of images, as they are found
-        self.told = False  # that shared memory is too small
         self.shape = torch.Size((len(names), channels, side, side))
 
     def __len__(self) -> int:
@@ -140,13 +144,36 @@ class StreamedImages(Dataset):
         done = 0
         if workers and self._fits_in_shared_memory(parts, workers):
             try:
-                for batch in self._loader(parts, seed, workers, pinned):
+                for batch in self._from_workers(parts, seed, workers, pinned):
                     yield batch
                     done += 1
             except RuntimeError as error:  # a worker was killed, or nothing has come for PATIENCE seconds
                 reason = str(error).splitlines()[0]
                 print(f"-w {workers}: {reason}; this process decodes the rest of the pass itself", file=sys.stderr)
         yield from self._loader(parts[done:], seed, 0, pinned)
+
+    def _from_workers(self, parts: list[Tensor], seed: int | None, workers: int, pinned: bool) -> Iterator[Batch]:
+        """Yields batches that workers decode. Raises RuntimeError where one is dead, or all do nothing for PATIENCE."""
+        others = set(multiprocessing.active_children())
+        batches = self._loader(parts, seed, workers, pinned)
+        processes = [child for child in multiprocessing.active_children() if child not in others]
+        came = time.monotonic()
+        while True:
+            asked = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError:
+                now = time.monotonic()
+                timed_out = now - asked >= 0.9 * POLL  # and not an error, which comes at once
+                if timed_out and now - came < PATIENCE and all(process.is_alive() for process in processes):
+                    continue
+                for process in processes:
+                    process.kill()
+                raise
+            yield batch
+            came = time.monotonic()
 
     def _loader(self, parts: list[Tensor], seed: int | None, workers: int, pinned: bool) -> Iterator[Batch]:
         loader = DataLoader(
@@ -158,7 +185,7 @@ class StreamedImages(Dataset):
             worker_init_fn=_leave_signals,
             generator=torch.Generator(),  # or a number would be drawn from the run's own
             prefetch_factor=AHEAD if workers else None,
-            timeout=PATIENCE if workers else 0,
+            timeout=POLL if workers else 0,
         )
         if not workers or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
             return iter(loader)
@@ -177,8 +204,8 @@ class StreamedImages(Dataset):
         except (AttributeError, OSError):  # not Linux: shared memory has no size of its own
             return True
         free = status.f_bavail * status.f_frsize
-        if needed > free and not self.told:
-            self.told = True
+        if needed > free and not StreamedImages.told:
+            StreamedImages.told = True  # once is enough for all splits and epochs
             print(
                 f"-w {workers}: needs {needed / 1e6:,.0f} MB of shared memory, and {SHARED_MEMORY} has "
                 f"{free / 1e6:,.0f} MB free; this process decodes instead (docker run --shm-size=1g makes it larger, "

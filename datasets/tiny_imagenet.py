@@ -122,7 +122,7 @@ def _sorted_validation_images(files: _Files, labels: dict[str, int]) -> list[tup
             images.append((name, labels[parts[1]]))
     if not images:
         raise ValueError(f"{files.label}: val holds no images, neither in val/images nor in val/<wnid>")
-    return images
+    return sorted(images, key=lambda image: (image[1], image[0]))
 
 
 def _is_image(name: str) -> bool:
