@@ -10,6 +10,7 @@ import csv
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,11 +25,11 @@ import models
 from conf import Settings
 from conf.datasets import DATASETS
 from conf.resolve import saved_settings
+from datasets import image_files as listed
 from datasets.augment import NO_AUGMENTATION, ImageSource
 from datasets.base import Split, resized
 from datasets.driving import FRAME_SIZE, frame_pixels
-from datasets.folder import images_in
-from datasets.images import decode_frames
+from datasets.images import Unreadable, decode_frames, read_image_file
 from engine import checkpoint
 from engine.device import Precision, choose_device
 from engine.job import to_device
@@ -133,12 +134,13 @@ def image_files(paths: list[str]) -> list[str]:
     files = []
     for path in paths:
         if os.path.isdir(path):
-            found = images_in(Path(path))
+            found = listed.image_files(path, Counter(), listed.EXTENSIONS | listed.ANIMATIONS)
             if not found:
                 raise ValueError(f"-predict {path}: holds no images; give a folder with some, or the images' paths")
             files += found
         elif not os.path.isfile(path):
-            raise ValueError(f"-predict {path}: no such file or folder")
+            reason = "is a pipe or a device; give a file" if os.path.exists(path) else "no such file or folder"
+            raise ValueError(f"-predict {path}: {reason}")
         elif path.lower().endswith(VIDEOS):
             name = shlex.quote(path)
             raise ValueError(
@@ -191,7 +193,13 @@ def read_images(
     side = row.size if row is not None and row.files else size
 
     def decode(path: str) -> list:
-        return list(decode_frames(path, Path(path).read_bytes(), channels, side, table.cut(side)))
+        try:
+            return list(decode_frames(path, read_image_file(path), channels, side, table.cut(side)))
+        except Unreadable as error:
+            if not settings.skip_broken:
+                raise
+            print(f"{error.fault}: left out", file=sys.stderr)
+            return []
 
     progress = tqdm(total=len(files), desc="reading", unit="file", leave=False, disable=None)
     with progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

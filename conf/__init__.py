@@ -32,6 +32,18 @@ class Settings:
         changes="result",
     )
     data: str = knob("folder of the data sets", default="data", group="run", changes="machine")
+    natural_order: bool = knob(
+        "sort the classes of a folder of images by the numbers in their names, 2 before 10",
+        default=False,
+        group="run",
+        changes="result",
+    )
+    skip_broken: bool = knob(
+        "leave out the images of a folder that cannot be read, and count them, instead of refusing them",
+        default=False,
+        group="run",
+        changes="machine",
+    )
     recipe: str = knob("recipe: a name from conf/recipes/ or a YAML file", group="run", changes="result")
     weights: str = knob(
         "a checkpoint to start from, or with -test, -export and -predict the one that they are about",

@@ -39,6 +39,7 @@ class DatasetRow:
     degrees    the angle in degrees that a target of 1 stands for (regression)
     layout     what the user has to put into the folder, where there are no official files
     members    the path in the archive and the checksum of every file that may be read, for archives that hold pickles
+    natural_order, skip_broken  the user's choices for a folder of images, as Settings has them
     """
 
     name: str
@@ -50,10 +51,12 @@ class DatasetRow:
     folder: str
     files: tuple[OfficialFile, ...] = ()
     downloads: str = ""
-    unused_settings: tuple[str, ...] = ("correction", "brightness", "zero_drop")
+    unused_settings: tuple[str, ...] = ("correction", "brightness", "zero_drop", "natural_order", "skip_broken")
     degrees: float = 1.0
     layout: str = ""
     members: tuple[tuple[str, str], ...] = ()
+    natural_order: bool = False
+    skip_broken: bool = False
 
 
 def _mnist_files(base: str, checksums: tuple[str, str, str, str]) -> tuple[OfficialFile, ...]:
@@ -187,7 +190,7 @@ DATASETS: dict[str, DatasetRow] = {
             recipe="driving",
             folder="driving",
             downloads="driving",
-            unused_settings=("crop", "rotation"),
+            unused_settings=("crop", "rotation", "natural_order", "skip_broken"),
             degrees=25.0,
             layout="a drive of the Udacity simulator, driving_log.csv and IMG/,",
         ),
@@ -205,7 +208,8 @@ def find_row(name: str) -> DatasetRow:
     if os.path.isfile(os.path.join(name, "driving_log.csv")):
         return dataclasses.replace(DATASETS["driving"], name=name, folder=os.path.abspath(name))
     if os.path.isdir(name):
-        return DatasetRow(name, "classification", "folder", channels=3, size=0, recipe="original", folder=name)
+        unused = ("correction", "brightness", "zero_drop")
+        return DatasetRow(name, "classification", "folder", 3, 0, "original", name, unused_settings=unused)
     if os.sep in name or name.startswith("."):
         raise ValueError(
             f"-dataset {name}: no such folder; give one with train/CLASS/* and val/CLASS/* or test/CLASS/*"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import yaml
@@ -84,6 +85,12 @@ def with_recipe(name: str, given: dict[str, object]) -> Settings:
             f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}"
         )
     return Settings(**values)
+
+
+def chosen_row(settings: Settings) -> DatasetRow:
+    """The row of the settings' data set, with their choices for a folder of images. Raises ValueError as find_row."""
+    row = find_row(settings.dataset)
+    return dataclasses.replace(row, natural_order=settings.natural_order, skip_broken=settings.skip_broken)
 
 
 def reject_unused_settings(settings: Settings, row: DatasetRow) -> None:

@@ -19,7 +19,7 @@ from datasets.base import Dataset, Location, Split, channel_statistics, resized
 from datasets.download import download
 from datasets.files import sweep
 from datasets.places import storage
-from datasets.stream import StreamedImages, Streaming
+from datasets.stream import Streaming, streamed
 
 __all__ = ["Dataset", "Split", "Streaming", "load"]
 
@@ -32,7 +32,7 @@ class Reader:
     """How a format is read.
 
     find(row, data)            returns where the data set lies, or None
-    read(row, location, size)  returns its classes and its training and test split
+    read(row, location, size)  returns its classes and its training and test split; folder.read more than that
     statistics(images)         returns the mean and std that images are normalised with
     """
 
@@ -46,7 +46,7 @@ READERS: dict[str, Reader] = {
     "tiny_imagenet": Reader(tiny_imagenet.find, tiny_imagenet.read),
     "mnist": Reader(mnist.find, mnist.read),
     "digits": Reader(digits.find, digits.read),
-    "folder": Reader(folder.find, folder.read),
+    "folder": Reader(folder.find, folder.read, statistics=statistics.of_sample),
     "driving": Reader(driving.find, driving.read, statistics=driving.pixel_range),
 }
 
@@ -74,9 +74,12 @@ def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Stream
     if data.exists() and not data.is_dir():
         raise ValueError(f"data folder {data} is not a folder")
     try:
-        return _load(row, data, size, streaming)
+        dataset = _load(row, data, size, streaming)
     except OSError as error:  # a file that may not be read, a disk that fails
         raise ValueError(f"{row.name} could not be read: {error}") from error
+    for note in dataset.notes:
+        print(note)
+    return dataset
 
 
 def _load(row: DatasetRow, data: Path, size: int | None, streaming: Streaming) -> Dataset:
@@ -116,25 +119,29 @@ def _find(row: DatasetRow, data: Path, store: Path) -> Location | None:
 
 
 def _read(row: DatasetRow, location: Location, size: int | None) -> Dataset:
-    read = folder.read if location.form == "images" else READERS[row.reader].read
-    classes, train, test = read(row, location, size)
+    val, notes = None, ()
+    if location.form == "images":
+        listing, splits = folder.read(row, location, size)
+        classes, train, test, val = listing.classes, splits["train"], splits["test"], splits.get("val")
+        notes = listing.notes
+    else:
+        classes, train, test = READERS[row.reader].read(row, location, size)
     train, test = resized(train, size), resized(test, size)
     mean, std = READERS[row.reader].statistics(train.images)
-    return Dataset(row=row, classes=classes, train=train, test=test, mean=mean, std=std)
+    val = None if val is None else resized(val, size)
+    return Dataset(row=row, classes=classes, train=train, test=test, mean=mean, std=std, val=val, notes=notes)
 
 
 def _stream(row: DatasetRow, listing: folder.Listing, streaming: Streaming, packed: list[Path], key: dict) -> Dataset:
-    train, test = (
-        StreamedImages(files.names, row.channels, listing.side, streaming.least_area)
-        for files in (listing.train, listing.test)
-    )
-    count, side = len(train) + len(test), listing.side
-    size = count * train.shape[1:].numel() / 1e9
-    print(f"{row.name} streams (-w {streaming.workers}): {count:,} images, {size:.2f} GB at {side}x{side} pixels")
     ending = ".middle.json" if streaming.least_area else ".json"
-    mean, std = statistics.of_streamed(train, streaming.workers, [path.with_suffix(ending) for path in packed], key)
-    splits = Split(train, listing.train.targets), Split(test, listing.test.targets)
-    return Dataset(row, listing.classes, *splits, mean=mean, std=std)
+    caches = [path.with_suffix(ending) for path in packed]
+    listing, (mean, std) = statistics.of_streamed(row, listing, streaming, caches, key)
+    images = {name: streamed(row, files.names, listing.side, streaming) for name, files in listing.splits.items()}
+    splits = {name: Split(images[name], files.targets) for name, files in listing.splits.items()}
+    count, side = sum(map(len, images.values())), listing.side
+    size = count * images["train"].shape[1:].numel() / 1e9
+    print(f"{row.name} streams (-w {streaming.workers}): {count:,} images, {size:.2f} GB at {side}x{side} pixels")
+    return Dataset(row, listing.classes, mean=mean, std=std, notes=listing.notes, **splits)
 
 
 def _load_packed(

@@ -28,7 +28,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that has been loaded. mean and std: of each channel over the training images, pixels from 0 to 1."""
+    """A data set that has been loaded.
+
+    mean, std  of each channel over the training images, pixels from 0 to 1
+    val        images that choose the best epoch, where the data set has a split of its own for that
+    notes      lines for the user about a folder of images: how it was understood, and what of it is left out
+    """
 
     row: DatasetRow
     classes: tuple[str, ...]
@@ -36,6 +41,8 @@ class Dataset:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    val: Split | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,16 @@ class Location:
     """Where a data set was found.
 
     form   "archive", "unpacked", "images" (a folder of images) or "bundled" (comes with a package)
-    paths  the files and folders that the reader reads; empty where it is bundled
+    paths  the files and folders that the reader reads; empty where it is bundled. Of a folder of images: those with the
+           training, the test and, where there are any, the validation images; or one that is still to be split
+    note   a line for the user about how it was understood
+    key    what besides the files decides what is read (datasets/pack.py)
     """
 
     form: str
     paths: tuple[Path, ...] = ()
+    note: str = ""
+    key: tuple = ()
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from conf.datasets import DatasetRow, OfficialFile
 from datasets.archives import digest
-from datasets.files import open_file, write_in_one_step
+from datasets.files import NotAFile, open_file, write_in_one_step
 
 CHUNK = 1 << 18  # bytes
 REDIRECTS = 10  # that are followed
@@ -67,7 +67,9 @@ def download(row: DatasetRow, folder: Path, limits: Limits = LIMITS) -> None:
         except (_Refused, requests.RequestException) as error:
             raise _failure(row, file, folder, _reason(error, limits)) from error
         except OSError as error:  # RequestException is one too
-            reason = f"it could not be written: {error.strerror}" if error.strerror else str(error)
+            reason = (
+                str(error) if isinstance(error, NotAFile) else f"it could not be written: {error.strerror or error}"
+            )
             raise _failure(row, file, folder, reason) from error
 
 

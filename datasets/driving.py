@@ -26,8 +26,8 @@ from PIL import Image
 from conf.datasets import DatasetRow
 from datasets.base import Location, Split
 from datasets.driving_log import CAMERAS, LogRow, printable, read_log
-from datasets.files import read_file
-from datasets.images import decode_images
+from datasets.images import decode_images, read_image_file
+from datasets.pixels import as_viewed
 from datasets.places import bases
 
 LOG, FRAMES = "driving_log.csv", "IMG"
@@ -103,7 +103,7 @@ def decode_frame(name: str, content: bytes, channels: int, side: int) -> np.ndar
     """Rows 80 to 140 of a frame, resized to side x side x 3, uint8. Raises ValueError that names it."""
     try:
         with Image.open(io.BytesIO(content)) as file:
-            image = file.convert("RGB")
+            image = as_viewed(file, 3)
     except Exception as error:  # as in datasets/images.py
         raise ValueError(f"{name} is not a readable image ({error}): repair or remove it") from error
     if image.size != FRAME_SIZE:
@@ -121,5 +121,5 @@ def frame_pixels(image: Image.Image, side: int) -> np.ndarray:
 
 def _split(rows: list[LogRow], folder: Path, cameras: int, side: int) -> Split:
     names = [os.path.join(folder, name) for row in rows for name in row.frames[:cameras]]
-    images = decode_images(names, read_file, 3, side, "driving", decode=decode_frame)
+    images = decode_images(names, read_image_file, 3, side, "driving", decode=decode_frame)
     return Split(images, torch.tensor([row.angle for row in rows for _ in range(cameras)], dtype=torch.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -19,10 +20,22 @@ except ImportError:  # Windows
 TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{8}\.tmp")  # the name of the file that it will become, and eight digits
 
 
+class NotAFile(OSError):
+    """A folder, pipe or device stands where a file is wanted."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(
+            errno.EINVAL, "a folder, a pipe or a device and not a file: put the file in its place", str(path)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.filename} is {self.strerror}"
+
+
 def open_file(path: Path | str) -> BinaryIO:
-    """Opens a file to read its bytes. Raises OSError, also for what is no file: a pipe would wait for its writer."""
+    """Opens a file to read its bytes. Raises OSError: NotAFile for a pipe, which would wait for its writer."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"{path} is a folder, a pipe or a device and not a file: put the file in its place")
+        raise NotAFile(path)
     return open(path, "rb")
 
 

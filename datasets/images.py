@@ -1,11 +1,12 @@
-"""Decodes image files into one uint8 tensor, in parallel threads, with errors that name the file."""
+"""Decodes image files into one uint8 tensor, in parallel threads, with errors that name the files."""
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,9 +14,46 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+from datasets.files import open_file
+from datasets.pixels import as_viewed
+
 ANIMATED = frozenset(("GIF", "PNG", "TIFF", "WEBP"))  # not a phone's JPEG, whose second picture is a preview
 CHUNK = 64  # images a task: Python's overhead for a task is that of several small images
+NAMED = 10  # broken images that are named
+LARGEST_FILE = 1 << 31  # bytes
+
+
+class Unreadable(ValueError):
+    """A file that is no readable image: its name, the reason in a few words, and how a message puts it."""
+
+    def __init__(self, name: str, reason: str, text: str = "is not a readable image") -> None:
+        super().__init__(name, reason, text)
+        self.name, self.reason, self.text = name, " ".join(reason.split()), text
+
+    @property
+    def fault(self) -> str:
+        return f"{printable(self.name)} {self.text} ({self.reason})"
+
+    def __str__(self) -> str:
+        return f"{self.fault}: repair or remove it"
+
+
+def refuse(broken: dict[str, str], advice: str = "") -> None:
+    """Raises ValueError in one line where any image is broken: the names of the first ten, and their count.
+
+    broken: reasons by the files' names. advice: another way out than to repair or remove them, ", or ...".
+    """
+    if len(broken) == 1:
+        raise ValueError(f"{Unreadable(*next(iter(broken.items())))}{advice}")
+    if broken:
+        names = ", ".join(f"{printable(name)} ({reason})" for name, reason in list(broken.items())[:NAMED])
+        more = f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
+        raise ValueError(f"{len(broken):,} images cannot be read: {names}{more}; repair or remove them{advice}")
+
+
+def printable(name: str) -> str:
+    """A file's name without line breaks, control characters and bytes that are not UTF-8: they are written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def decode_images(
@@ -25,6 +63,7 @@ def decode_images(
     side: int,
     label: str,
     decode: Callable[[str, bytes, int, int], np.ndarray] | None = None,
+    broken: dict[str, str] | None = None,
 ) -> torch.Tensor:
     """Decodes files into a tensor, N x channels x side x side, uint8.
 
@@ -33,18 +72,25 @@ def decode_images(
     channels  1: grey, 3: RGB
     label     the name of the data set in the progress bar
     decode    decodes a file's bytes to pixels; None: decode_image
+    broken    takes the names of images that cannot be read, with the reasons; such an image's pixels mean nothing
 
     An image that is not side x side is resized so that its shorter side fits (bilinear, antialiased), and cropped at
-    its centre. Raises ValueError that names the first file that is not a readable image.
+    its centre. Without `broken`, images that cannot be read raise ValueError that names them.
     """
     images = torch.empty(len(names), channels, side, side, dtype=torch.uint8)
-    pixels = images.numpy().transpose(0, 2, 3, 1)  # a view: no second copy of all images is made
+    pixels = images.numpy()
     decode_one = decode or decode_image
+    found: dict[int, str] = {}  # reasons by number, for the threads finish in any order
 
     def decode_chunk(start: int) -> int:
         stop = min(start + CHUNK, len(names))
         for index in range(start, stop):
-            pixels[index] = decode_one(names[index], read(names[index]), channels, side)
+            try:
+                pixels[index] = decode_one(names[index], read(names[index]), channels, side).transpose(2, 0, 1)
+            except OSError as error:
+                found[index] = error.strerror or str(error)
+            except Unreadable as error:
+                found[index] = error.reason
         return stop - start
 
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -54,13 +100,27 @@ def decode_images(
                 progress.update(done)
     finally:
         pool.shutdown(cancel_futures=True)
+    reasons = {names[index]: found[index] for index in sorted(found)}
+    if broken is None:
+        refuse(reasons)
+    else:
+        broken |= reasons
     return images
+
+
+def read_image_file(name: str | os.PathLike) -> bytes:
+    """The bytes of an image's file. Raises OSError, also for what is no file, or too large for an image."""
+    with open_file(name) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_FILE:
+            raise OSError(errno.EFBIG, f"{size:,} bytes are too many for an image", os.fspath(name))
+        return file.read()
 
 
 def decode_image(
     name: str, content: bytes, channels: int, side: int, cut: Callable[[Image.Image], Image.Image] | None = None
 ) -> np.ndarray:
-    """One image, side x side x channels, uint8. Raises ValueError that names it where it cannot be decoded.
+    """One image, side x side x channels, uint8. Raises Unreadable where it cannot be decoded.
 
     cut: a function that brings it to side x side; None: it is brought there as in decode_images.
     """
@@ -72,6 +132,8 @@ def decode_frames(
 ) -> Iterator[np.ndarray]:
     """Yields each frame of an animation or page of a TIFF, as decode_image returns the first; other images have one."""
     try:
+        if not content:
+            raise ValueError("the file is empty")
         with Image.open(io.BytesIO(content)) as file:
             for number in itertools.count():
                 try:
@@ -79,7 +141,7 @@ def decode_frames(
                         file.seek(number)
                 except EOFError:
                     return
-                image = file.convert("RGB" if channels == 3 else "L")
+                image = as_viewed(file, channels)
                 if cut is not None:
                     image = cut(image)
                 elif image.size != (side, side):
@@ -87,25 +149,54 @@ def decode_frames(
                 yield np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(side, side, channels)
                 if file.format not in ANIMATED:
                     return
+    except MemoryError:  # says nothing about the file
+        raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError ...
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{name} is not a readable image ({reason}): repair or remove it") from error
+        raise Unreadable(name, _reason(error)) from error
 
 
-def common_side(names: Sequence[str]) -> int | None:
+def broken_headers(names: Sequence[str], label: str) -> dict[str, str]:
+    """The image files whose headers cannot be read, with the reasons; what follows a header is not looked at."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # they wait for the disk more than they work
+        sizes = tqdm(
+            pool.map(_header, names, chunksize=CHUNK),
+            total=len(names), desc=f"checking {label}", unit="image", leave=False, disable=None,
+        )  # fmt: skip
+        return {name: found for name, found in zip(names, sizes, strict=True) if isinstance(found, str)}
+
+
+def common_side(names: Iterable[str]) -> int | None:
     """The side in pixels of the image files where all are squares of one size, otherwise None.
 
-    Only headers are read, up to the first that differs. Raises ValueError that names a file that is not an image.
+    Only headers are read, up to the first that differs; a file that cannot be read is passed over. A square has the
+    same side however EXIF turns it, so the headers' sizes are those that are shown.
     """
     side = None
-    for name in names:
-        try:
-            with Image.open(name) as image:
-                width, height = image.size
-        except Exception as error:  # as in decode_image
-            reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
-            raise ValueError(f"{name} is not a readable image ({reason}): repair or remove it") from error
+    for size in map(_header, names):
+        if isinstance(size, str):
+            continue
+        width, height = size
         if width != height or side not in (None, width):
             return None
         side = width
     return side
+
+
+def _header(name: str) -> tuple[int, int] | str:
+    """The width and height of an image file, or why they cannot be read."""
+    try:
+        with open_file(name) as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return "the file is empty"
+            with Image.open(file) as image:
+                return image.size
+    except MemoryError:
+        raise
+    except Exception as error:  # as in decode_frames
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "unknown format"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -18,10 +18,11 @@ from datasets.stream import StreamedImages, StreamSource
 def make_batches(
     settings: Settings, data: Dataset, device: torch.device, share: tuple[int, int]
 ) -> tuple[TrainingBatches, dict[str, EvaluationBatches]]:
-    """The training batches, and those of each split that is evaluated: "Val" where images are held out, then "Test".
+    """The training batches, and those of each split that is evaluated: "Val" where images are held out or come as a
+    split of their own, then "Test".
 
     device: where the batches lie. share: (rank, count) of this process among those of the run.
-    Raises ValueError where -val cannot hold out its share.
+    Raises ValueError where -val cannot hold out its share, or is given beside a validation split.
     """
     if data.row.reader == "driving":
         train, test = driving_sources(settings, data, device)
@@ -35,7 +36,14 @@ def make_batches(
         train, training_index, settings.batch_size, settings.seed, settings.shuffle, share, settings.steps
     )
     evaluations = {}
-    if len(validation_index):
+    if data.val is not None:
+        if settings.val:
+            raise ValueError(
+                f"-val {settings.val:g}: {settings.dataset} has validation images of its own; leave it out"
+            )
+        val = source_of(settings, data, data.val, device)
+        evaluations["Val"] = EvaluationBatches(val, torch.arange(len(val)), share=share)
+    elif len(validation_index):
         evaluations["Val"] = EvaluationBatches(train, validation_index, share=share)
     evaluations["Test"] = EvaluationBatches(test, torch.arange(len(test)), share=share)
     return training, evaluations
@@ -45,15 +53,16 @@ def image_sources(
     settings: Settings, data: Dataset, device: torch.device
 ) -> tuple[ImageSource | StreamSource, ImageSource | StreamSource]:
     """The training and test images of a data set that is classified, in memory or streaming."""
+    return source_of(settings, data, data.train, device), source_of(settings, data, data.test, device)
+
+
+def source_of(settings: Settings, data: Dataset, split: Split, device: torch.device) -> ImageSource | StreamSource:
+    """The images of a split of such a data set."""
     augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
-
-    def source_of(split: Split) -> ImageSource | StreamSource:
-        given = (split.images, split.targets, data.mean, data.std, augmentation, device)
-        if isinstance(split.images, StreamedImages):
-            return StreamSource(*given, settings.workers)
-        return ImageSource(*given)
-
-    return source_of(data.train), source_of(data.test)
+    given = (split.images, split.targets, data.mean, data.std, augmentation, device)
+    if isinstance(split.images, StreamedImages):
+        return StreamSource(*given, settings.workers)
+    return ImageSource(*given)
 
 
 def driving_sources(settings: Settings, data: Dataset, device: torch.device) -> tuple[DrivingSource, ImageSource]:

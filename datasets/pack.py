@@ -1,7 +1,7 @@
 """The packed cache: a data set's tensors in one file that loads in a fraction of a second.
 
 Format: 8 bytes of magic, the header's length (8 bytes) and CRC-32 (4 bytes), both little-endian; the header, JSON:
-key, classes, mean, std, and shape, type and CRC-32 of each array; then the arrays' bytes one after the other.
+key, classes, mean, std, notes, and shape, type and CRC-32 of each array; then the arrays' bytes one after the other.
 It holds no pickle. The CRC-32 is a check against damage and not against an attacker, who could change the data folder
 itself; computing it is faster than reading from disk.
 
@@ -54,7 +54,9 @@ def file_name(row: DatasetRow, data: Path, folder: Path, size: int | None) -> st
 def make_key(row: DatasetRow, location: Location | None, size: int | None) -> dict:
     """A description of what a packed file is made from; its "source" is None where the files are not there."""
     checksums = [checksum for _, checksum in row.members] + [file.checksum for file in row.files]
-    fingerprint = None if location is None else [location.form, *(_fingerprint(path) for path in location.paths)]
+    fingerprint = (
+        None if location is None else [location.form, *location.key, *(_fingerprint(path) for path in location.paths)]
+    )
     return {
         "reader": row.reader,  # not the name: a folder of images may be named by several paths
         "channels": row.channels,
@@ -103,6 +105,7 @@ def _write(file: BinaryIO, key: dict, dataset: Dataset) -> None:
         for tensor, content in zip(_tensors(dataset), contents, strict=True)
     ]
     values = {"key": key, "classes": dataset.classes, "mean": dataset.mean, "std": dataset.std, "arrays": arrays}
+    values["notes"] = dataset.notes
     header = json.dumps(values).encode()
     file.write(START.pack(MAGIC, len(header), zlib.crc32(header)) + header)
     for content in contents:
@@ -110,7 +113,8 @@ def _write(file: BinaryIO, key: dict, dataset: Dataset) -> None:
 
 
 def _tensors(dataset: Dataset) -> tuple[torch.Tensor, ...]:
-    return dataset.train.images, dataset.train.targets, dataset.test.images, dataset.test.targets
+    splits = [dataset.train, dataset.test] + ([dataset.val] if dataset.val else [])
+    return tuple(tensor for split in splits for tensor in (split.images, split.targets))
 
 
 def _read_header(file: BinaryIO) -> dict:
@@ -133,14 +137,16 @@ def _read_arrays(file: BinaryIO, header: dict, row: DatasetRow) -> Dataset:
         if _read_into(file, memoryview(tensor.view(-1).numpy()).cast("B")) != entry["crc32"]:
             raise ValueError("its content is damaged")
         tensors.append(tensor)
-    train_images, train_targets, test_images, test_targets = tensors
+    train, test, *val = map(Split, tensors[::2], tensors[1::2])
     return Dataset(
         row=row,
         classes=tuple(header["classes"]),
-        train=Split(train_images, train_targets),
-        test=Split(test_images, test_targets),
+        train=train,
+        test=test,
         mean=tuple(header["mean"]),
         std=tuple(header["std"]),
+        val=val[0] if val else None,
+        notes=tuple(header.get("notes", ())),
     )
 
 
@@ -166,16 +172,18 @@ def _fingerprint(path: Path) -> list:
         status = path.stat() if path.exists() else None
         return [path.name, status.st_size, status.st_mtime_ns] if status else [path.name]
     value = hashlib.sha256()
-    pending = [""]
+    pending: list[tuple[str, tuple]] = [("", ())]
     while pending:
-        parent = pending.pop()
+        parent, above = pending.pop()
         names, figures = [parent], array.array("q")
         for name, status in _entries(os.path.join(path, parent)):
             names.append(name)
             if status is None:
                 figures.extend((-1, -1))
             elif stat.S_ISDIR(status.st_mode):
-                pending.append(os.path.join(parent, name))
+                own = (status.st_dev, status.st_ino)
+                if own not in above:  # or a link back to a folder above it would be followed without end
+                    pending.append((os.path.join(parent, name), (*above, own)))
             else:
                 figures.extend((status.st_size, status.st_mtime_ns))
         value.update(b"\0".join(map(os.fsencode, names)) + b"\0\0" + figures.tobytes())

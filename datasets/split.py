@@ -12,18 +12,26 @@ def held_out(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
     The split does not depend on a run's seed: runs with different seeds choose their best epoch on the same images.
     Raises ValueError where the share leaves a class out.
     """
-    everything = torch.arange(len(targets))
     if share == 0:
+        everything = torch.arange(len(targets))
         return everything, everything[:0]
-    from sklearn.model_selection import train_test_split  # here: scikit-learn takes a second to load
-
     try:
-        training, validation = train_test_split(
-            everything.numpy(), test_size=share, stratify=targets.numpy(), random_state=0
-        )
+        return stratified(targets, share)
     except ValueError as error:
         raise ValueError(f"-val {share:g}: cannot hold out that share of {len(targets)} images ({error})") from None
-    return torch.from_numpy(training).sort().values, torch.from_numpy(validation).sort().values
+
+
+def stratified(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """(index of the rest, index of a share of each class), both sorted, the same for the same targets.
+
+    Raises ValueError where the share leaves a class out.
+    """
+    from sklearn.model_selection import train_test_split  # here: scikit-learn takes a second to load
+
+    rest, chosen = train_test_split(
+        torch.arange(len(targets)).numpy(), test_size=share, stratify=targets.numpy(), random_state=0
+    )
+    return torch.from_numpy(rest).sort().values, torch.from_numpy(chosen).sort().values
 
 
 def held_out_driving(count: int, share: float) -> tuple[Tensor, Tensor]:

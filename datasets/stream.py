@@ -13,15 +13,23 @@ With a random_resized_crop, images are tested on the middle of the image resized
 the training size (256 and 224 pixels for ImageNet); without, on the largest square in the middle.
 
 Memory: each worker has at most two batches of uint8 pixels in work or waiting, in shared memory; the names and
-classes of all images stay in memory, about 100 bytes an image.
+classes of all images stay in memory, about 100 bytes an image. Where shared memory is too small for that, and where a
+worker dies or hangs, this process decodes the rest of the pass itself, and a line says so.
+
+An image that cannot be read stops the run with its name, unless row.skip_broken is true: then it is left out of every
+evaluation, and in training another image of its batch takes its place, with that image's target.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,12 +37,18 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from conf.datasets import DatasetRow
 from datasets.augment import Augmentation, ImageSource
-from datasets.folder import Listing, read_file
-from datasets.images import decode_image
+from datasets.folder import Listing
+from datasets.images import Unreadable, decode_image, read_image_file
 from utils import derived_seed
 
 TEST_SHARE = 0.875  # 224 of 256, as AlexNet's successors test on ImageNet
+AHEAD = 2  # batches that a worker has in work or waiting
+POLL = 2  # seconds between looks at the workers while no batch comes
+PATIENCE = 300  # seconds without a batch after which the workers are given up
+SHARED_MEMORY = "/dev/shm"
+GO_ON = "leave it out with -skip-broken true, which goes with -resume too, or repair it and start anew"
 
 
 @dataclass(frozen=True)
@@ -52,47 +66,116 @@ class Streaming:
 
     def wanted(self, listing: Listing, channels: int) -> bool:
         """Whether the images of a folder stream."""
-        size = (len(listing.train.names) + len(listing.test.names)) * channels * listing.side**2
+        size = len(listing.names()) * channels * listing.side**2
         return self.least_area > 0 or (self.limit is not None and size > self.limit)
+
+
+@dataclass
+class Batch:
+    """Decoded images. pixels: uint8, N x C x H x W. broken: the errors of those that cannot be read, by place."""
+
+    pixels: Tensor
+    broken: dict[int, Unreadable] = field(default_factory=dict)
+
+    def readable(self) -> Tensor:
+        """The places of the others, int64."""
+        return torch.tensor([place for place in range(len(self.pixels)) if place not in self.broken], dtype=torch.int64)
+
+    def pin_memory(self) -> Batch:
+        """The DataLoader calls this where batches go to a CUDA device."""
+        return Batch(self.pixels.pin_memory(), self.broken)
 
 
 class StreamedImages(Dataset):
     """Images on disk that take the place of a Split's tensor; shape is N x channels x side x side.
 
-    images[number] is an image as in a test, uint8, channels x side x side. Raises ValueError that names a file that
-    cannot be read.
+    images[number] is an image as in a test, uint8, channels x side x side; images that have been found broken are not
+    counted. Raises Unreadable, a ValueError, for a file that cannot be read.
     """
 
-    def __init__(self, names: Sequence[str], channels: int, side: int, least_area: float = 0.0) -> None:
+    told = False  # whether the user knows that shared memory is too small
+
+    def __init__(
+        self, names: Sequence[str], channels: int, side: int, least_area: float = 0.0, skip_broken: bool = False
+    ) -> None:
         # One array, not a list: its pages stay shared with the workers, as no reference in it is ever counted.
         self.names = np.array([os.fsencode(name) for name in names])
-        self.least_area = least_area
+        self.least_area, self.skip_broken = least_area, skip_broken
+        self.broken: set[int] = set()  # numbers of images, as they are found
         self.shape = torch.Size((len(names), channels, side, side))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, number: int) -> Tensor:
+        for broken in sorted(self.broken):
+            number += broken <= number
         return torch.from_numpy(self._decode(number, None).copy()).permute(2, 0, 1)
 
-    def __getitems__(self, keys: list[tuple[int, int | None]]) -> Tensor | ValueError:
-        """A batch, uint8 N x channels x side x side, for keys (number, seed of the random cut; None: as in a test).
+    def __getitems__(self, keys: list[tuple[int, int | None]]) -> Batch:
+        """The images of keys (number, seed of the random cut; None: as in a test).
 
-        An error is returned and not raised, since it would reach the training process inside a worker's traceback.
+        Errors are returned and not raised, since they would reach the training process inside a worker's traceback.
         """
         _, channels, side, _ = self.shape
-        pixels = np.empty((len(keys), side, side, channels), dtype=np.uint8)
-        try:
-            for place, (number, seed) in enumerate(keys):
+        pixels, broken = np.zeros((len(keys), side, side, channels), dtype=np.uint8), {}
+        for place, (number, seed) in enumerate(keys):
+            try:
                 pixels[place] = self._decode(number, seed)
-        except ValueError as error:
-            return error
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            except Unreadable as error:
+                broken[place] = error
+                if not self.skip_broken:
+                    break
+        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), broken)
 
-    def batches(
-        self, parts: Iterable[Tensor], seed: int | None, workers: int, pinned: bool = False
-    ) -> Iterator[Tensor]:
-        """Yields the images of each part of an index, in order, which workers decode ahead; seed None: as in a test."""
+    def batches(self, parts: Iterable[Tensor], seed: int | None, workers: int, pinned: bool = False) -> Iterator[Batch]:
+        """Yields the images of each part of an index, in order, which workers decode ahead; seed None: as in a test.
+
+        Raises ValueError where an image cannot be read, unless skip_broken is true and its batch has one that can be.
+        """
+        parts = list(parts)
+        for part, batch in zip(parts, self._decoded(parts, seed, workers, pinned), strict=True):
+            if batch.broken and (not self.skip_broken or len(batch.broken) == len(part)):
+                raise ValueError(f"{next(iter(batch.broken.values())).fault}: {GO_ON}")
+            self._tell(part, batch)
+            yield batch
+
+    def _decoded(self, parts: list[Tensor], seed: int | None, workers: int, pinned: bool) -> Iterator[Batch]:
+        done = 0
+        if workers and self._fits_in_shared_memory(parts, workers):
+            try:
+                for batch in self._from_workers(parts, seed, workers, pinned):
+                    yield batch
+                    done += 1
+            except RuntimeError as error:  # a worker was killed, or nothing has come for PATIENCE seconds
+                reason = str(error).splitlines()[0]
+                print(f"-w {workers}: {reason}; this process decodes the rest of the pass itself", file=sys.stderr)
+        yield from self._loader(parts[done:], seed, 0, pinned)
+
+    def _from_workers(self, parts: list[Tensor], seed: int | None, workers: int, pinned: bool) -> Iterator[Batch]:
+        """Yields batches that workers decode. Raises RuntimeError where one is dead, or all do nothing for PATIENCE."""
+        others = set(multiprocessing.active_children())
+        batches = self._loader(parts, seed, workers, pinned)
+        processes = [child for child in multiprocessing.active_children() if child not in others]
+        came = time.monotonic()
+        while True:
+            asked = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError:
+                now = time.monotonic()
+                timed_out = now - asked >= 0.9 * POLL  # and not an error, which comes at once
+                if timed_out and now - came < PATIENCE and all(process.is_alive() for process in processes):
+                    continue
+                for process in processes:
+                    process.kill()
+                raise
+            yield batch
+            came = time.monotonic()
+
+    def _loader(self, parts: list[Tensor], seed: int | None, workers: int, pinned: bool) -> Iterator[Batch]:
         loader = DataLoader(
             self,
             batch_sampler=_Keys(parts, seed),
@@ -101,19 +184,51 @@ class StreamedImages(Dataset):
             pin_memory=pinned,
             worker_init_fn=_leave_signals,
             generator=torch.Generator(),  # or a number would be drawn from the run's own
+            prefetch_factor=AHEAD if workers else None,
+            timeout=POLL if workers else 0,
         )
-        for images in loader:
-            if isinstance(images, ValueError):
-                raise images
-            yield images
+        if not workers or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+            return iter(loader)
+        # torch's handler raises wherever the training process is when a worker dies; asking for a batch tells it too.
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches = iter(loader)
+        signal.signal(signal.SIGCHLD, handler)
+        return batches
+
+    def _fits_in_shared_memory(self, parts: list[Tensor], workers: int) -> bool:
+        """Whether shared memory has room for the batches of the workers; prints what to do where it has not."""
+        largest = max(map(len, parts), default=0)
+        needed = (workers + 1) * AHEAD * largest * self.shape[1:].numel()
+        try:
+            status = os.statvfs(SHARED_MEMORY)
+        except (AttributeError, OSError):  # not Linux: shared memory has no size of its own
+            return True
+        free = status.f_bavail * status.f_frsize
+        if needed > free and not StreamedImages.told:
+            StreamedImages.told = True  # once is enough for all splits and epochs
+            print(
+                f"-w {workers}: needs {needed / 1e6:,.0f} MB of shared memory, and {SHARED_MEMORY} has "
+                f"{free / 1e6:,.0f} MB free; this process decodes instead (docker run --shm-size=1g makes it larger, "
+                "a smaller -b or -w needs less)",
+                file=sys.stderr,
+            )
+        return needed <= free
+
+    def _tell(self, part: Tensor, batch: Batch) -> None:
+        """Notes the broken images of a batch, and names those that are new."""
+        for place, error in batch.broken.items():
+            number = int(part[place])
+            if number not in self.broken:
+                self.broken.add(number)
+                print(f"{error.fault}: left out ({len(self.broken):,} so far)", file=sys.stderr)
 
     def _decode(self, number: int, seed: int | None) -> np.ndarray:
         name = os.fsdecode(self.names[number])
         _, channels, side, _ = self.shape
         try:
-            content = read_file(name)
+            content = read_image_file(name)
         except OSError as error:
-            raise ValueError(f"{name} could not be read: {error.strerror or error}") from error
+            raise Unreadable(name, error.strerror or str(error), "could not be read") from error
         if not self.least_area:
             return decode_image(name, content, channels, side)
         if seed is None:
@@ -132,6 +247,11 @@ class StreamedImages(Dataset):
         side = self.shape[-1]
         image = F.resize(image, [round(side / TEST_SHARE)], InterpolationMode.BILINEAR)
         return F.center_crop(image, [side])
+
+
+def streamed(row: DatasetRow, names: Sequence[str], side: int, streaming: Streaming) -> StreamedImages:
+    """The images of a row that streams."""
+    return StreamedImages(names, row.channels, side, streaming.least_area, row.skip_broken)
 
 
 class StreamSource:
@@ -166,14 +286,19 @@ class StreamSource:
     def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:
         """Yields for each part of an index a source that holds its images on the device, and their index there.
 
-        seed: of the random cuts, together with the image's number; None: the images are cut as in a test.
-        Raises ValueError that names a file that cannot be read.
+        seed: of the random cuts, together with the image's number; None: the images are cut as in a test, and those
+        that are broken are left out. With a seed, the batch's first image that can be read stands in for them.
+        Raises ValueError that names a file that cannot be read, as StreamedImages.batches() does.
         """
         parts = list(parts)
         batches = self.images.batches(parts, seed, self.workers, pinned=self.device.type == "cuda")
-        for part, images in zip(parts, batches, strict=True):
-            images = images.to(self.device, non_blocking=True)
-            yield self.empty.of(images, self.targets[part]), torch.arange(len(part))
+        for part, batch in zip(parts, batches, strict=True):
+            index = batch.readable()
+            if seed is not None:
+                index = torch.arange(len(part))
+                index[list(batch.broken)] = int(batch.readable()[0])
+            images = batch.pixels.to(self.device, non_blocking=True)
+            yield self.empty.of(images, self.targets[part]), index
 
 
 class _Keys:

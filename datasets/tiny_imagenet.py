@@ -2,7 +2,8 @@
 
 wnids.txt lists the classes in order, words.txt their names; training images are train/<wnid>/images/*.JPEG.
 The published test images have no labels, so the validation images are the test split here: they lie in one flat
-folder and val/val_annotations.txt has their classes. Downloads: http://cs231n.stanford.edu/tiny-imagenet-200.zip
+folder, val/images, and val/val_annotations.txt has their classes; or somebody has sorted them into val/<wnid>/ or
+val/<wnid>/images/. Downloads: http://cs231n.stanford.edu/tiny-imagenet-200.zip
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from conf.datasets import DatasetRow
 from datasets.archives import check, read_members
 from datasets.base import Location, Split
-from datasets.images import decode_images
+from datasets.images import decode_images, read_image_file
 from datasets.places import bases
 
 ANNOTATIONS = "val/val_annotations.txt"
@@ -44,7 +45,7 @@ def find(row: DatasetRow, data: Path) -> Location | None:
             return Location("archive", (base / official.name,))
     for base in bases(row, data):
         for folder in (base / Path(official.name).stem, base):
-            if (folder / "wnids.txt").is_file() and (folder / ANNOTATIONS).is_file():
+            if (folder / "wnids.txt").is_file() and (folder / "val").is_dir():
                 return Location("unpacked", tuple(folder / name for name in ("wnids.txt", "words.txt", "train", "val")))
     return None
 
@@ -70,9 +71,10 @@ def _in_archive(row: DatasetRow, path: Path) -> _Files:
 
 
 def _in_folder(folder: Path) -> _Files:
-    paths = [*folder.glob("*.txt"), *folder.glob("train/*/images/*"), *folder.glob("val/images/*")]
-    names = frozenset(path.relative_to(folder).as_posix() for path in (*paths, folder / ANNOTATIONS))
-    return _Files(str(folder), names, lambda name: (folder / name).read_bytes())
+    patterns = ("*.txt", "val/*.txt", "train/*/images/*", "val/*/*", "val/*/images/*")
+    paths = [path for pattern in patterns for path in folder.glob(pattern)]
+    names = frozenset(path.relative_to(folder).as_posix() for path in paths)
+    return _Files(str(folder), names, lambda name: read_image_file(folder / name))
 
 
 def _train_images(files: _Files, wnids: list[str]) -> list[tuple[str, int]]:
@@ -80,7 +82,7 @@ def _train_images(files: _Files, wnids: list[str]) -> list[tuple[str, int]]:
     for name in files.names:
         parts = name.split("/")
         if len(parts) == 4 and parts[0] == "train" and parts[2] == "images" and parts[1] in by_class:
-            if parts[3].lower().endswith((".jpeg", ".jpg")) and not parts[3].startswith("."):
+            if _is_image(parts[3]):
                 by_class[parts[1]].append(name)
     for wnid, names in by_class.items():
         if not names:
@@ -90,6 +92,8 @@ def _train_images(files: _Files, wnids: list[str]) -> list[tuple[str, int]]:
 
 def _validation_images(files: _Files, wnids: list[str]) -> list[tuple[str, int]]:
     labels = {wnid: label for label, wnid in enumerate(wnids)}
+    if not any(name.startswith("val/images/") for name in files.names):
+        return _sorted_validation_images(files, labels)
     images = []
     for number, line in enumerate(files.lines(ANNOTATIONS), start=1):
         fields = line.split("\t")  # file name, wnid, then the bounding box
@@ -104,6 +108,25 @@ def _validation_images(files: _Files, wnids: list[str]) -> list[tuple[str, int]]
     if not images:
         raise ValueError(f"{files.label}: {ANNOTATIONS} lists no image")
     return images
+
+
+def _sorted_validation_images(files: _Files, labels: dict[str, int]) -> list[tuple[str, int]]:
+    """The validation images of a data set in which they lie in a folder for each class."""
+    images = []
+    for name in sorted(files.names):
+        parts = name.split("/")
+        inner = parts[2:-1]
+        if parts[0] == "val" and len(parts) > 2 and inner in ([], ["images"]) and _is_image(parts[-1]):
+            if parts[1] not in labels:
+                raise ValueError(f"{files.label}: val/{parts[1]} is no class of wnids.txt: lay it out as published")
+            images.append((name, labels[parts[1]]))
+    if not images:
+        raise ValueError(f"{files.label}: val holds no images, neither in val/images nor in val/<wnid>")
+    return sorted(images, key=lambda image: (image[1], image[0]))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith((".jpeg", ".jpg")) and not name.startswith(".")
 
 
 def _class_names(files: _Files, wnids: list[str]) -> tuple[str, ...]:

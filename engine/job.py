@@ -11,8 +11,7 @@ from torch import nn
 import datasets
 import models
 from conf import UNTRAINED, Settings
-from conf.datasets import find_row
-from conf.resolve import reject_unused_settings, saved_settings
+from conf.resolve import chosen_row, reject_unused_settings, saved_settings
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.loaders import make_batches
 from engine import checkpoint
@@ -78,7 +77,7 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     Raises ValueError for settings that cannot run. Nothing is written except the packed data set.
     """
     entry(settings.net)
-    row = find_row(settings.dataset)
+    row = chosen_row(settings)
     reject_unused_settings(settings, row)
     device = choose_device(settings.gpu)
     if settings.batch_size % processes.world_size:

@@ -281,7 +281,7 @@ def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
     assert "shuffle: True" in capsys.readouterr().out
 
 
-ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every".split())
+ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
 ALSO = {
     "resume": {"out", "compile"},
     "test": {"weights", "dataset"},

@@ -183,6 +183,31 @@ def test_tiny_imagenet_labels_follow_its_own_files(tiny):
     assert len(set(found.classes)) == len(wnids)
 
 
+@pytest.mark.parametrize("inner", ["", "images"])
+def test_tiny_imagenet_whose_validation_images_somebody_has_sorted(tiny, tmp_path, inner):
+    """Into folders by class, with or without the list of their classes: the same images in the order of the classes."""
+    folder = tmp_path / "tiny-imagenet-200"
+    shutil.copytree(tiny, folder)
+    lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+    for name, wnid, *_ in (line.split("\t") for line in lines):
+        (folder / "val" / wnid / inner).mkdir(parents=True, exist_ok=True)
+        (folder / "val" / "images" / name).rename(folder / "val" / wnid / inner / name)
+    (folder / "val" / "images").rmdir()
+    if inner:
+        (folder / "val" / "val_annotations.txt").unlink()
+    before, found = (datasets.load(DATASETS["tiny-imagenet"], place) for place in (tiny.parent, tmp_path))
+    order = before.test.targets.argsort(stable=True)
+    assert torch.equal(found.test.targets, before.test.targets[order])
+    assert sorted(map(hash_of, found.test.images)) == sorted(map(hash_of, before.test.images))
+    for label in range(len(found.classes)):
+        parts = ({hash_of(image) for image in d.test.images[d.test.targets == label]} for d in (before, found))
+        assert next(parts) == next(parts)
+
+
+def hash_of(image: torch.Tensor) -> int:
+    return hash(image.numpy().tobytes())
+
+
 def test_tiny_imagenet_zip_is_its_folder(tiny, tmp_path):
     path = tmp_path / "tiny-imagenet-200.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -211,6 +211,90 @@ def test_of_many_images_a_sample_gives_mean_and_std(photos, tmp_path, monkeypatc
     sample = torch.stack([data.train.images[number] for number in (0, 8, 16, 24, 32)]).double() / 255
     assert data.mean == pytest.approx(sample.mean((0, 2, 3)).tolist(), abs=1e-12)
     assert data.std == pytest.approx(sample.std((0, 2, 3), correction=0).tolist(), abs=1e-12)
+    packed = load(photos, tmp_path)
+    assert (packed.mean, packed.std) == (data.mean, data.std)
+
+
+@pytest.mark.slow
+def test_of_more_than_10000_images_the_same_sample_is_used_in_memory(tmp_path):
+    """10,050 training images, links to 16 files: of which grey the sample has how many decides mean and std."""
+    for number in range(16):
+        Image.new("L", (4, 4), number**2).save(tmp_path / f"{number}.bmp")
+    draws = np.random.default_rng(0).integers(0, 16, 10_050).tolist()
+    for place, number in enumerate([*draws, 0, 0]):
+        path = tmp_path / "x" / ("train" if place < 10_050 else "test") / str(place % 2) / f"{place}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(tmp_path / f"{number}.bmp", path)
+    row = find_row(str(tmp_path / "x"))
+    packed, streamed = (datasets.load(row, tmp_path, 4, datasets.Streaming(limit=limit)) for limit in (None, 0))
+    levels = packed.train.images[:, 0, 0, 0].double() / 255
+    kept = levels[np.linspace(0, 10_049, 10_000).round()]
+    assert (packed.mean, packed.std) == (streamed.mean, streamed.std)
+    assert packed.mean == pytest.approx([kept.mean().item()] * 3, abs=1e-12)
+    assert packed.std == pytest.approx([kept.std(correction=0).item()] * 3, abs=1e-12)
+    assert abs(levels.mean() - kept.mean()) > 1e-6  # all images give another mean
+
+
+def with_broken(data: datasets.Dataset, tmp_path: Path, split: str, numbers: dict[int, int], skip: bool):
+    """The data set with a cut copy in the place of some images of a split; numbers: bytes left, by number."""
+    images = getattr(data, split).images
+    names = [os.fsdecode(name) for name in images.names]
+    for number, length in numbers.items():
+        cut = tmp_path / f"cut{number}{Path(names[number]).suffix}"
+        cut.write_bytes(Path(names[number]).read_bytes()[:length])
+        names[number] = str(cut)
+    images.names, images.skip_broken = np.array([os.fsencode(name) for name in names]), skip
+    return data
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_are_left_out_of_a_pass(photos, tmp_path, capsys, workers):
+    """A test is of the others only; in training another image of the batch stands in, and the rest is as before."""
+    intact = load(photos, tmp_path, limit=0)
+    data = with_broken(load(photos, tmp_path, limit=0), tmp_path, "test", {0: 200, 7: 0}, True)
+    found = list(EvaluationBatches(source(data, workers=workers, split="test"), torch.arange(12), 5))
+    rest = torch.tensor([1, 2, 3, 4, 5, 6, 8, 9, 10, 11])
+    expected, targets = source(intact, split="test").plain(rest)
+    assert torch.equal(torch.cat([images for images, _ in found]), expected)
+    assert torch.equal(torch.cat([targets for _, targets in found]), targets)
+    assert torch.equal(data.test.images[5], intact.test.images[6])  # as the pictures of the worst mistakes count them
+    error = capsys.readouterr().err
+    assert "cut0.jpg is not a readable image" in error and "cut7.jpg" in error and "left out (2 so far)" in error
+
+    data = with_broken(load(photos, tmp_path, limit=0), tmp_path, "train", {3: 200}, True)
+    for (images, targets), (whole, labels) in zip(
+        training(data, workers=workers).epoch(1), training(intact).epoch(1), strict=True
+    ):
+        same = (images == whole).flatten(1).all(1)
+        assert same.sum() >= len(whole) - 1
+        for place in (~same).nonzero().flatten().tolist():
+            assert targets[place] == targets[0 if place else 1] and torch.equal(images[place], whole[0 if place else 1])
+        assert torch.equal(targets[same], labels[same])
+    assert "cut3" in capsys.readouterr().err
+    data = with_broken(load(photos, tmp_path, limit=0), tmp_path, "train", {4: 200}, False)
+    with pytest.raises(ValueError, match="cut4.* -skip-broken true, which goes with -resume too"):
+        list(training(data, workers=workers).epoch(1))
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory has no folder here")
+def test_a_small_shared_memory_is_not_waited_for(photos, tmp_path, capsys, monkeypatch):
+    """So many workers that no machine has shared memory for their batches: this process decodes, and starts none."""
+    monkeypatch.setattr(StreamedImages, "told", False)
+    data = load(photos, tmp_path, limit=0)
+    assert equal(training(data, workers=10**9).epoch(0), training(data).epoch(0))
+    assert multiprocessing.active_children() == []
+    assert "of shared memory, and /dev/shm has" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_the_work_of_a_worker_that_is_killed_is_done_by_this_process(photos, tmp_path, capsys):
+    data = load(photos, tmp_path, least_area=0.08)
+    batches = TrainingBatches(source(data, workers=2), torch.arange(33), 2, SEED, shuffle=True).epoch(0)
+    found = [next(batches)]
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    alone = TrainingBatches(source(data), torch.arange(33), 2, SEED, shuffle=True).epoch(0)
+    assert equal([*found, *batches], alone)
+    assert "this process decodes the rest of the pass itself" in capsys.readouterr().err
 
 
 # Runs of the command line
