@@ -22,7 +22,7 @@ GROUPS = {
 }
 # The commands that run instead of a new training run, each with the settings that are its own arguments.
 COMMANDS = {
-    "resume": ("out",),
+    "resume": ("out", "dataset"),
     "test": ("weights", "dataset"),
     "export": ("weights", "dataset"),
     "predict": ("weights",),
@@ -68,7 +68,7 @@ def add_commands(group) -> None:
     add("export", "write -weights, folded, as an ONNX file beside them", choices=("onnx",))
     add("predict", "what -weights see in images, folders or animations", nargs="+", metavar="IMAGE")
     add("compare", "every finished run under -out as a table and a plot", action="store_true")
-    add("resume", "go on with the run in checkpoints/..., or 'last'", metavar="DIR")
+    add("resume", "go on with the run in checkpoints/..., from a FILE.pth in there, or with 'last'", metavar="DIR")
     add("dry", "print the effective settings and stop", action="store_true")
 
 

@@ -21,12 +21,13 @@ DEFAULT_SIDE = 64  # pixels, where the images differ in size and the user has ch
 
 
 def find(row: DatasetRow, data: Path) -> Location:
-    """The folder that the user named by its path. Raises ValueError where it is missing or laid out otherwise."""
+    """The folder that the user named by its path; its training images need not be there to test on the others.
+
+    Raises ValueError where it is missing or has no test images.
+    """
     folder = Path(row.folder).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{row.name}: no such folder or data set")
-    if not (folder / "train").is_dir():
-        raise ValueError(f"{folder} has no folder train: images are expected in train/CLASS/ and test/CLASS/")
     test = _test_folder(folder)
     if test is None:
         raise ValueError(f"{folder} has neither a folder test nor val: images are expected in test/CLASS/")
@@ -60,27 +61,34 @@ class Listing:
     side: int
 
 
-def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes, training and test images, row.channels x side x side, with the side of list_images.
+def read(
+    row: DatasetRow, location: Location, size: int | None, train: bool = True
+) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and test images, row.channels x side x side, with the side and the classes of list_images.
 
     Raises ValueError as list_images does, and for an image that cannot be read.
     """
-    found = list_images(row, location, size)
+    found = list_images(row, location, size, train)
     return found.classes, _decode(row, found.train, found.side), _decode(row, found.test, found.side)
 
 
-def list_images(row: DatasetRow, location: Location, size: int | None) -> Listing:
+def list_images(row: DatasetRow, location: Location, size: int | None, train: bool = True) -> Listing:
     """The images of a folder and the side to which they are resized.
+
+    train: False leaves the training images out; the classes are then those that the test images have.
 
     side is the row's; where that is 0, it is size; where that is None too, it is the images' own if all are squares of
     one size, and otherwise 64. Raises ValueError for no classes, an empty class, a test class unknown to train.
     """
     train_folder, test_folder = location.paths
-    train = {name: images_in(train_folder / name) for name in class_folders(train_folder)}
+    if train and not train_folder.is_dir():
+        folder = train_folder.parent
+        raise ValueError(f"{folder} has no folder train: images are expected in train/CLASS/ and test/CLASS/")
     test = {name: images_in(test_folder / name) for name in class_folders(test_folder)}
-    _check_classes(train_folder, train, test_folder, test)
-    classes = tuple(train)
-    files = [_files(images, classes) for images in (train, test)]
+    training = {name: images_in(train_folder / name) for name in class_folders(train_folder)} if train else test
+    _check_classes(train_folder, training, test_folder, test)
+    classes = tuple(training)
+    files = [_files(images, classes) for images in (training if train else {}, test)]
     side = row.size or size or common_side([*files[0].names, *files[1].names]) or DEFAULT_SIDE
     return Listing(classes, *files, side)
 

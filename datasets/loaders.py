@@ -8,7 +8,7 @@ import torch
 
 from conf import Settings
 from datasets.augment import NO_AUGMENTATION, Augmentation, ImageSource
-from datasets.base import Dataset, Split
+from datasets.base import Dataset, Split, View
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.driving_batches import DrivingAugmentation, DrivingBatches, DrivingSource
 from datasets.split import held_out, held_out_driving
@@ -46,14 +46,22 @@ def image_sources(
 ) -> tuple[ImageSource | StreamSource, ImageSource | StreamSource]:
     """The training and test images of a data set that is classified, in memory or streaming."""
     augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
+    given = (data, augmentation, device, settings.workers)
+    return image_source(data.train, *given), image_source(data.test, *given)
 
-    def source_of(split: Split) -> ImageSource | StreamSource:
-        given = (split.images, split.targets, data.mean, data.std, augmentation, device)
-        if isinstance(split.images, StreamedImages):
-            return StreamSource(*given, settings.workers)
-        return ImageSource(*given)
 
-    return source_of(data.train), source_of(data.test)
+def image_source(
+    split: Split, normalisation: Dataset | View, augmentation: Augmentation, device: torch.device, workers: int
+) -> ImageSource | StreamSource:
+    """The images of a split, in memory or streaming. normalisation: mean and std are taken from it."""
+    given = (split.images, split.targets, normalisation.mean, normalisation.std, augmentation, device)
+    return StreamSource(*given, workers) if isinstance(split.images, StreamedImages) else ImageSource(*given)
+
+
+def evaluation_batches(test: Split, view: View, device: torch.device, workers: int) -> EvaluationBatches:
+    """The batches of a test split alone, as a network with that view sees them."""
+    source = image_source(test, view, NO_AUGMENTATION, device, workers)
+    return EvaluationBatches(source, torch.arange(len(test.targets)))
 
 
 def driving_sources(settings: Settings, data: Dataset, device: torch.device) -> tuple[DrivingSource, ImageSource]:

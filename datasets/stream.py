@@ -18,6 +18,7 @@ classes of all images stay in memory, about 100 bytes an image.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -117,7 +118,7 @@ class StreamedImages(Dataset):
         if not self.least_area:
             return decode_image(name, content, channels, side)
         if seed is None:
-            return decode_image(name, content, channels, side, self._middle)
+            return decode_image(name, content, channels, side, functools.partial(middle, side=side))
         from torchvision.transforms import RandomResizedCrop  # here: torchvision takes a second to load
 
         with torch.random.fork_rng(devices=[]):
@@ -125,13 +126,14 @@ class StreamedImages(Dataset):
             cut = RandomResizedCrop(side, (self.least_area, 1.0))
             return decode_image(name, content, channels, side, cut)
 
-    def _middle(self, image: Image.Image) -> Image.Image:
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms import functional as F
 
-        side = self.shape[-1]
-        image = F.resize(image, [round(side / TEST_SHARE)], InterpolationMode.BILINEAR)
-        return F.center_crop(image, [side])
+def middle(image: Image.Image, side: int) -> Image.Image:
+    """What a network that was trained on random cuts is tested on: the middle, side x side pixels."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as F
+
+    image = F.resize(image, [round(side / TEST_SHARE)], InterpolationMode.BILINEAR)
+    return F.center_crop(image, [side])
 
 
 class StreamSource:
