@@ -56,11 +56,11 @@ def export(weights: Path, overrides: dict[str, object]) -> Exported:
     """Writes the folded network of a checkpoint beside it, as <stem>.onnx, and prints how close its outputs are.
 
     overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, a
-    package is missing, a data set that is named here cannot be used, or the file would not give the same outputs.
+    package is missing, a data set that is given cannot be used, or the file would not give the same outputs.
     """
     check_packages()
     trained = load_trained(weights, overrides)
-    images, checked_on = images_to_check(trained, is_data_named=bool({"dataset", "data"} & overrides.keys()))
+    images, checked_on = images_to_check(trained, is_dataset_given="dataset" in overrides)
     metadata = {
         "net": trained.settings.net,
         "dataset": trained.settings.dataset,
@@ -74,23 +74,23 @@ def export(weights: Path, overrides: dict[str, object]) -> Exported:
     return exported
 
 
-def images_to_check(trained: Trained, is_data_named: bool) -> tuple[Tensor, str]:
+def images_to_check(trained: Trained, is_dataset_given: bool) -> tuple[Tensor, str]:
     """Images as the network sees them, N x C x H x W, and what they are: of the test set, or random ones without it.
 
-    Raises ValueError where the data set cannot be used although the user has named it.
+    Raises ValueError where a data set that the user has given cannot be used.
     """
     try:
         batches = trained.test_batches(downloads=False)
+        index = torch.linspace(0, len(batches.index) - 1, CHECKED).round().long().unique()
+        return batches.source.plain(index)[0], "test images"
     except ValueError as error:
-        if is_data_named:
+        if is_dataset_given:
             raise
         view = trained.view
         generator = torch.Generator().manual_seed(0)
         pixels = torch.rand(CHECKED, view.channels, view.side, view.side, generator=generator)
         mean, std = (torch.tensor(figures)[:, None, None] for figures in (view.mean, view.std))
         return (pixels - mean) / std, f"random images (without the test set: {error})"
-    index = torch.linspace(0, len(batches.index) - 1, CHECKED).round().long().unique()
-    return batches.source.plain(index)[0], "test images"
 
 
 def check_packages() -> None:

@@ -22,7 +22,7 @@ from datasets.download import download
 from datasets.places import storage
 from datasets.stream import StreamedImages, Streaming
 
-__all__ = ["Dataset", "Missing", "Split", "Streaming", "View", "is_there", "load", "load_test"]
+__all__ = ["Dataset", "Split", "Streaming", "View", "is_there", "load", "load_test"]
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def load_test(row: DatasetRow, data: Path, view: View, streaming: Streaming = NE
     Images have the view's side and channels, and targets count its classes, whatever their order in the data set. The
     test split of a folder is all that has to be there of it. data, streaming: as load() takes them.
     downloads: whether a data set that is not there is downloaded.
-    Raises ValueError as load() does and for a class that the view does not have, Missing where it may not download.
+    Raises ValueError as load() does, and for a class that the view does not have.
     """
     row = dataclasses.replace(row, channels=view.channels)
     return _read_safely(row, data, lambda: _load_test(row, Path(data), view, streaming, downloads))
@@ -92,10 +92,6 @@ def load_test(row: DatasetRow, data: Path, view: View, streaming: Streaming = NE
 def is_there(row: DatasetRow, data: Path) -> bool:
     """Whether the data set is under data: as its files, or as the packed data of an earlier run."""
     return _find(row, data, data) is not None or any((data / "packed").glob(f"{row.name}-*.packed"))
-
-
-class Missing(ValueError):
-    """A data set is not there, and may not be downloaded."""
 
 
 def _read_safely(row: DatasetRow, data: Path, read: Callable[[], T]) -> T:
@@ -152,7 +148,7 @@ def _load_test(row: DatasetRow, data: Path, view: View, streaming: Streaming, do
         classes, test = packed
     else:
         if location is None and not downloads:
-            raise Missing(f"{row.name} is not under {data}")
+            raise ValueError(f"{row.name} is not under {data}")
         location = location or _download(row, data, store)
         classes, test = _read_test(row, location, view, size, streaming)
     targets = _targets_of(view, row, classes, test.targets)

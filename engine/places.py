@@ -68,7 +68,7 @@ class Places:
             if row is None or "data" in self.given or any(datasets.is_there(row, each) for each in places):
                 raise
             looked = " and ".join(str(place.absolute()) for place in places)
-            raise type(error)(f"{error}; looked for in {looked} (-data DIR names another place)") from None
+            raise ValueError(f"{error}; looked for in {looked} (-data DIR names another place)") from None
 
     def _candidates(self, path: str) -> list[Path]:
         return list(dict.fromkeys(base / path for base in self.bases))  # the same for an absolute path

@@ -13,7 +13,7 @@ import torchvision
 
 import datasets
 from conf.datasets import DATASETS
-from tests.helpers.made_data import DEBIAN, lay_out, pixels, same
+from tests.helpers.made_data import DEBIAN, assert_same_test_split_alone, lay_out, pixels, same
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -52,6 +52,7 @@ def test_idx_files_read_as_torchvision_reads_them(tmp_path, idx_files, name, ref
     names = reference.classes if name == "fashion-mnist" else [str(digit) for digit in range(10)]
     assert found.classes == tuple(names)
     assert same(found, datasets.load(row, tmp_path / "gz"))
+    assert_same_test_split_alone(found, row, tmp_path / "gz")
 
 
 IMAGES, LABELS = idx(pixels(4, side=28, channels=1)[:, 0]), idx(np.arange(4, dtype=np.uint8))
