@@ -42,21 +42,24 @@ class Places:
         Raises ValueError where a folder of images is in none of the places. A named data set that is in none keeps its
         place, since it may be downloaded.
         """
-        name = settings.dataset
-        if name not in DATASETS:
-            if "dataset" in self.given:
-                return settings
-            places = self._candidates(name)
-            found = next((place for place in places if place.is_dir()), None)
-            if found is None:
-                looked = " or ".join(str(place.absolute()) for place in places)
-                raise ValueError(f"-dataset {name}: no such folder as {looked}; give -dataset PATH, where it is now")
-            return settings if found == Path(name) else dataclasses.replace(settings, dataset=str(found))
-        if "data" in self.given:
-            return settings
-        row = DATASETS[name]
-        found = next((place for place in self._candidates(settings.data) if datasets.is_there(row, place)), None)
-        return settings if found in (None, Path(settings.data)) else dataclasses.replace(settings, data=str(found))
+        row = DATASETS.get(settings.dataset)
+        dataset, data = settings.dataset, settings.data
+        if row is None and "dataset" not in self.given:
+            dataset = self._find_folder(settings.dataset)
+        if "data" not in self.given:
+            places = self._candidates(settings.data)
+            there = [each for each in places if (each.is_dir() if row is None else datasets.is_there(row, each))]
+            data = str(there[0]) if there else settings.data
+        return dataclasses.replace(settings, dataset=dataset, data=data)
+
+    def _find_folder(self, name: str) -> str:
+        """The path of a folder of images, seen from here. Raises ValueError where it is in none of the places."""
+        places = self._candidates(name)
+        found = next((place for place in places if place.is_dir()), None)
+        if found is None:
+            looked = " or ".join(str(place.absolute()) for place in places)
+            raise ValueError(f"-dataset {name}: no such folder as {looked}; give -dataset PATH, where it is now")
+        return name if found == Path(name) else str(found)  # "./photos" stays as it was given
 
     @contextlib.contextmanager
     def told(self, settings: Settings) -> Iterator[None]:
