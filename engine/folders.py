@@ -28,10 +28,11 @@ class Folders:
 
         Curves go to where a new run's would, where checkpoints lie as a new run's do, and else inside that folder.
         """
-        checkpoints = Path(os.path.abspath(checkpoints))
-        if is_known_layout(checkpoints, net):
-            return cls(checkpoints.parents[2] / "runs" / net / checkpoints.name, checkpoints)
-        return cls(checkpoints / "runs", checkpoints)
+        named = Path(os.path.abspath(checkpoints))
+        for folder in (named, checkpoints.resolve()):  # as it is named, then where a link leads
+            if is_known_layout(folder, net):
+                return cls(folder.parents[2] / "runs" / net / folder.name, folder)
+        return cls(named / "runs", named)
 
     @classmethod
     def of(cls, settings: Settings, name: str) -> Folders:

@@ -170,6 +170,13 @@ def test_curves_stay_inside_a_folder_that_lies_elsewhere(place, tmp_path, where)
     assert outside == set() and (copy / "runs").is_dir()
 
 
+def test_through_a_link(place):
+    Path("link").symlink_to(RUN)
+    before = set(Path("runs/EffNet/photos-a").iterdir())
+    assert call("-resume", "link", "-gpu", "false") == 0
+    assert set(Path("runs/EffNet/photos-a").iterdir()) > before and not (RUN / "runs").exists()
+
+
 def test_a_folder_right_below_the_root_has_no_runs_folder_above():
     """/a/b has two parents only; a path of three that looks like a run's is one."""
     from engine.folders import Folders

@@ -9,15 +9,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
+from torchvision import transforms
 
 import main
-from commands import evaluate
+from commands import evaluate, predict
 from engine import checkpoint
 from engine.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
+HOW = ["no training images", "another mean", "another side", "larger test images", "more classes"]
 CLASSES = ("one", "two", "zero")  # in the order of folders
 SIDE = 16
 
@@ -63,13 +65,16 @@ def changed(digits: Path, place: Path, how: str) -> Path:
             save(path, 255 - np.asarray(Image.open(path)) // 8)
     elif how == "another side":
         save(folder / "train" / "one" / "large.png", np.zeros((40, 40), np.uint8), 40)
+    elif how == "larger test images":
+        for path in folder.glob("test/*/*.png"):
+            save(path, np.asarray(Image.open(path)), 23)
     elif how == "more classes":
         save(folder / "train" / "a first class" / "1.png", np.zeros((16, 16), np.uint8))
     return folder
 
 
 @pytest.mark.parametrize("memory", ["in memory", "streamed"])
-@pytest.mark.parametrize("how", ["no training images", "another mean", "another side", "more classes"])
+@pytest.mark.parametrize("how", HOW)
 def test_the_test_set_is_seen_as_predict_sees_it(trained, tmp_path, capsys, how, memory):
     """The outputs are those for the same pixels; the error is the share of images that -predict gets wrong."""
     digits, weights = trained
@@ -85,13 +90,32 @@ def test_the_test_set_is_seen_as_predict_sees_it(trained, tmp_path, capsys, how,
     wrong = sum(answer != path.parent.name for answer, path in zip(answers, files, strict=True))
     assert evaluate.evaluate(weights, overrides)["accuracy"] == pytest.approx(1 - wrong / len(files), abs=1e-9)
     content = checkpoint.load(weights)
-    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
+    fitted = [ImageOps.fit(Image.open(path).convert("RGB"), (SIDE, SIDE), Image.Resampling.BILINEAR) for path in files]
+    pixels = np.stack([np.asarray(image) for image in fitted])
     mean, std = (torch.tensor(content[key])[:, None, None] for key in ("mean", "std"))
     expected = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
     batches = load_trained(weights, overrides).test_batches()
     images = torch.cat([images for images, _ in batches])
     torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
     assert [CLASSES[n] for _, targets in batches for n in targets] == [path.parent.name for path in files]
+
+
+def test_files_are_brought_to_the_published_size_first(trained, tmp_path):
+    """As the training images of a named data set are, where the run has a size of its own: 28 pixels, then 16."""
+    digits, weights = trained
+    content = checkpoint.load(weights)
+    content["settings"] |= {"dataset": "mnist", "size": SIDE}
+    checkpoint.save(tmp_path / "sized.pth", content)
+    overrides = {"gpu": False, "dataset": str(changed(digits, tmp_path, "larger test images")), "data": str(tmp_path)}
+    network = load_trained(tmp_path / "sized.pth", overrides)
+    files = sorted(str(path) for path in (tmp_path / "changed" / "test").glob("*/*.png"))
+    ((_, pixels),) = predict.read_images(files, predict.ClassTable(network.view), network.view)
+    expected = predict.normalised(pixels, network.view, torch.device("cpu"))
+    assert torch.equal(torch.cat([images for images, _ in network.test_batches()]), expected)
+    fitted = [Image.open(path).convert("RGB").resize((28, 28), Image.Resampling.BILINEAR) for path in files]
+    sized = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in fitted])
+    resized = transforms.functional.resize(sized, [SIDE, SIDE], antialias=True)
+    torch.testing.assert_close(pixels, resized, rtol=0, atol=1)  # torchvision rounds in its own way
 
 
 def test_a_class_that_the_network_does_not_know_is_refused(trained, tmp_path, capsys):
