@@ -22,7 +22,7 @@ GROUPS = {
 }
 # The commands that run instead of a new training run, each with the settings that are its own arguments.
 COMMANDS = {
-    "resume": ("out",),
+    "resume": ("out", "dataset"),
     "test": ("weights", "dataset"),
     "export": ("weights", "dataset"),
     "predict": ("weights",),
@@ -69,7 +69,7 @@ def add_commands(group) -> None:
         metavar="FILE",
     )
     add("jobs", "with -reproduce: rows trained at once; 0 writes the tables only (default: 1)", type=int, metavar="N")
-    add("resume", "go on with the run in checkpoints/..., or 'last'", metavar="DIR")
+    add("resume", "go on with the run in checkpoints/..., from a FILE.pth in there, or with 'last'", metavar="DIR")
     add("dry", "print the effective settings and stop", action="store_true")
 
 

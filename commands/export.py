@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import checkpoint
-from engine.job import job_from_checkpoint
+from engine.trained import Trained, load_trained
 from models.fold import Sizes, fold
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -31,6 +31,7 @@ class Exported:
     """The file that was written, and how close its outputs are to the network's.
 
     difference  the largest difference over `images` images, as a share of the image's largest output
+    checked_on  what these images are
     largest     the largest output of all
     """
 
@@ -40,12 +41,13 @@ class Exported:
     images: int
     difference: float
     largest: float
+    checked_on: str = "test images"
 
     def __str__(self) -> str:
         return (
             f"{self.path}: {self.size / 1e6:.2f} MB, input N x C x H x W of normalised floats\n"
             f"{self.parameters}\n"
-            f"ONNX Runtime on {self.images} test images: largest difference {self.difference:.2g} of "
+            f"ONNX Runtime on {self.images} {self.checked_on}: largest difference {self.difference:.2g} of "
             f"an image's largest output (up to {self.largest:.3g})"
         )
 
@@ -53,23 +55,42 @@ class Exported:
 def export(weights: Path, overrides: dict[str, object]) -> Exported:
     """Writes the folded network of a checkpoint beside it, as <stem>.onnx, and prints how close its outputs are.
 
-    overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, its
-    data set is missing or has other classes, a package is missing, or the file would not give the same outputs.
+    overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, a
+    package is missing, a data set that is given cannot be used, or the file would not give the same outputs.
     """
     check_packages()
-    job, content = job_from_checkpoint(weights, overrides)
-    index = torch.linspace(0, len(job.dataset.test.targets) - 1, CHECKED).round().long().unique()
-    images, _ = job.evaluations["Test"].source.plain(index)
+    trained = load_trained(weights, overrides)
+    images, checked_on = images_to_check(trained, is_dataset_given="dataset" in overrides)
     metadata = {
-        "net": job.settings.net,
-        "dataset": job.settings.dataset,
-        "mean": json.dumps(content["mean"]),
-        "std": json.dumps(content["std"]),
-        "classes": json.dumps(content["classes"]),
+        "net": trained.settings.net,
+        "dataset": trained.settings.dataset,
+        "mean": json.dumps(trained.view.mean),
+        "std": json.dumps(trained.view.std),
+        "classes": json.dumps(trained.view.classes),
     }
-    exported = export_onnx(job.network, weights.with_suffix(".onnx"), images, metadata)
+    exported = export_onnx(trained.network, weights.with_suffix(".onnx"), images, metadata)
+    exported = dataclasses.replace(exported, checked_on=checked_on)
     print(exported)
     return exported
+
+
+def images_to_check(trained: Trained, is_dataset_given: bool) -> tuple[Tensor, str]:
+    """Images as the network sees them, N x C x H x W, and what they are: of the test set, or random ones without it.
+
+    Raises ValueError where a data set that the user has given cannot be used.
+    """
+    try:
+        batches = trained.test_batches(downloads=False)
+        index = torch.linspace(0, len(batches.index) - 1, CHECKED).round().long().unique()
+        return batches.source.plain(index)[0], "test images"
+    except ValueError as error:
+        if is_dataset_given:
+            raise
+        view = trained.view
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.rand(CHECKED, view.channels, view.side, view.side, generator=generator)
+        mean, std = (torch.tensor(figures)[:, None, None] for figures in (view.mean, view.std))
+        return (pixels - mean) / std, f"random images (without the test set: {error})"
 
 
 def check_packages() -> None:

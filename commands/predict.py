@@ -7,6 +7,7 @@ checkpoint says how.
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import shlex
 import sys
@@ -21,19 +22,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-import models
-from conf import Settings
-from conf.datasets import DATASETS
-from conf.resolve import saved_settings
 from datasets import image_files as listed
 from datasets.augment import NO_AUGMENTATION, ImageSource
-from datasets.base import Split, resized
+from datasets.base import Split, View, resized
 from datasets.driving import FRAME_SIZE, frame_pixels
 from datasets.images import Unreadable, decode_frames, read_image_file
-from engine import checkpoint
-from engine.device import Precision, choose_device
-from engine.job import to_device
-from engine.schema import RunContent
+from datasets.stream import middle
+from engine.trained import Trained, load_trained
 
 # Neither Pillow nor torchvision reads these; the packages that do bring a copy of ffmpeg along.
 VIDEOS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
@@ -43,15 +38,14 @@ CHUNK = 256  # files decoded, and images evaluated, at once
 class ClassTable:
     """The predictions of a classification: the most probable classes with their probabilities.
 
-    A table has these members: outputs, the number of the network's outputs; header, the names of the columns; rows(),
-    the values of the columns for a batch; describe(), the lines for one image; cut(), a function that crops and resizes
-    an image to a side, or None where decode_frames() does it.
+    A table has these members: header, the names of the columns; rows(), the values of the columns for a batch;
+    describe(), the lines for one image; cut(), a function that crops and resizes an image to a side, or None where
+    decode_frames() does it.
     """
 
-    def __init__(self, content: RunContent) -> None:
-        self.classes = content["classes"]
-        self.outputs = len(self.classes)
-        self.shown = min(5, self.outputs)
+    def __init__(self, view: View) -> None:
+        self.classes, self.middle = view.classes, view.middle
+        self.shown = min(5, len(self.classes))
         self.header = ["class", "probability"]
         for place in range(2, self.shown + 1):
             self.header += [f"class {place}", f"probability {place}"]
@@ -68,8 +62,8 @@ class ClassTable:
             rows.append(row)
         return rows
 
-    def cut(self, side: int) -> None:
-        return None
+    def cut(self, side: int) -> Callable[[Image.Image], Image.Image] | None:
+        return functools.partial(middle, side=side) if self.middle else None
 
     def describe(self, row: list) -> list[str]:
         if row[1] == "nan":
@@ -80,11 +74,10 @@ class ClassTable:
 class AngleTable:
     """The predictions for the driving data set: an angle for each whole frame, in the targets' unit and in degrees."""
 
-    outputs = 1
     header = ["angle", "degrees"]
 
-    def __init__(self, content: RunContent) -> None:
-        self.degrees = content["degrees"]
+    def __init__(self, view: View) -> None:
+        self.degrees = view.degrees
 
     def rows(self, outputs: Tensor) -> list[list]:
         return [[f"{angle:.6f}", f"{self.degrees * angle:.3f}"] for angle in outputs.float().squeeze(1).tolist()]
@@ -111,15 +104,10 @@ def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> No
     line for each image, once all are done: path, frame (counted from 1, empty for a still image), then the task's
     columns. Raises ValueError for weights without settings, a path that does not exist, and a file that is no image.
     """
-    content = checkpoint.load_run(weights)
+    trained = load_trained(weights, overrides)
     files = image_files(paths)
-    settings = saved_settings(content["settings"], weights, overrides)
-    # older checkpoints do not hold their task: then the row of their data set says it; a folder of images has no row
-    row = DATASETS.get(settings.dataset)
-    task = content.get("task") or ("classification" if row is None else row.task)
-    table = TABLES[task](content)
-    network = load_network(settings, content, table.outputs, weights)
-    rows = list(predictions(files, network, table, settings, content))
+    table = TABLES[trained.task.name](trained.view)
+    rows = list(predictions(files, table, trained))
     if len(rows) == 1 and files == paths:
         print("\n".join([files[0], *table.describe(rows[0][2:])]))
     else:
@@ -152,51 +140,30 @@ def image_files(paths: list[str]) -> list[str]:
     return files
 
 
-def load_network(settings: Settings, content: RunContent, outputs: int, weights: Path) -> torch.nn.Module:
-    """The network of a checkpoint in eval mode on the settings' device, with the averaged weights if there are any."""
-    device = choose_device(settings.gpu)
-    network = models.create(
-        settings.net,
-        num_classes=outputs,
-        in_channels=content["in_channels"],
-        image_size=content["image_size"],
-        width=settings.width,
-    )
-    checkpoint.load_weights(network, checkpoint.network_weights(content), weights)
-    return to_device(network, device, settings.channels_last).eval()
-
-
 @torch.inference_mode()
-def predictions(
-    files: list[str], network: torch.nn.Module, table, settings: Settings, content: RunContent
-) -> Iterator[list]:
+def predictions(files: list[str], table, trained: Trained) -> Iterator[list]:
     """Yields [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
-    precision = Precision.choose(settings.amp, next(network.parameters()).device)
-    for names, pixels in read_images(files, table, settings, content):
-        images = normalised(pixels, content, precision.device)
-        with precision.autocast():
-            outputs = network(images)
+    for names, pixels in read_images(files, table, trained.view, trained.settings.skip_broken):
+        images = normalised(pixels, trained.view, trained.precision.device)
+        with trained.precision.autocast():
+            outputs = trained.network(images)
         for name, row in zip(names, table.rows(outputs), strict=True):
             yield [*name, *row]
 
 
-def read_images(
-    files: list[str], table, settings: Settings, content: RunContent
-) -> Iterator[tuple[list[tuple], Tensor]]:
+def read_images(files: list[str], table, view: View, skip_broken: bool) -> Iterator[tuple[list[tuple], Tensor]]:
     """Yields ([(path, frame), ...], uint8 N x C x S x S) for up to CHUNK frames at a time.
 
     As in training, images are first brought to the size of the data set, where that is a published one, and then
     resized to the size of the run.
     """
-    channels, size = content["in_channels"], content["image_size"]
-    row = DATASETS.get(settings.dataset)
-    side = row.size if row is not None and row.files else size
+    side = view.file_side
 
     def decode(path: str) -> list:
         try:
-            return list(decode_frames(path, read_image_file(path), channels, side, table.cut(side)))
+            return list(decode_frames(path, read_image_file(path), view.channels, side, table.cut(side)))
         except Unreadable as error:
-            if not settings.skip_broken:
+            if not skip_broken:
                 raise
             print(f"{error.fault}: left out", file=sys.stderr)
             return []
@@ -212,13 +179,13 @@ def read_images(
                 progress.update()
             for first in range(0, len(frames), CHUNK):
                 pixels = torch.from_numpy(np.stack(frames[first : first + CHUNK])).permute(0, 3, 1, 2)
-                yield names[first : first + CHUNK], resized(Split(pixels, torch.zeros(len(pixels))), size).images
+                yield names[first : first + CHUNK], resized(Split(pixels, torch.zeros(len(pixels))), view.side).images
 
 
-def normalised(pixels: Tensor, content: RunContent, device: torch.device) -> Tensor:
+def normalised(pixels: Tensor, view: View, device: torch.device) -> Tensor:
     """The images, uint8 N x C x S x S, normalised on the device as the test images were: float32, N x C x S x S."""
     count = len(pixels)
-    source = ImageSource(pixels, torch.zeros(count), content["mean"], content["std"], NO_AUGMENTATION, device)
+    source = ImageSource(pixels, torch.zeros(count), view.mean, view.std, NO_AUGMENTATION, device)
     return source.plain(torch.arange(count))[0]
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import yaml
 
 from conf import Settings
 from conf.resolve import saved_settings
+from datasets.fingerprint import differences
 from engine import checkpoint
 from engine.distributed import Processes, process_group, restarts
 from engine.folders import Folders, begun_run, newest_run
 from engine.job import Job, make_job
+from engine.places import Places
 from engine.run import LAST, Run
 from engine.schema import RunContent
 from engine.state import TrainState
@@ -49,40 +54,96 @@ def new_folders(settings: Settings, text: str) -> Folders:
     return folders
 
 
-def resume(folder: str, out: Path, overrides: dict[str, object]) -> dict:
-    """Continues the run whose checkpoints lie in folder; 'last' is the run under out that saved last.
+def resume(run: str, out: Path, overrides: dict[str, object]) -> dict:
+    """Continues a run; returns the result, as train() does.
 
-    overrides: settings that do not change its result. Returns the result, as train() does.
+    run: the folder of its checkpoints, which goes on from the newest; one of these files, which goes on from exactly
+    there; or 'last', the run under out that saved last. overrides: settings that do not change the run's result.
     Raises ValueError where no checkpoint can be read, or the data set is not what it was.
     """
-    checkpoints = newest_run(out) if folder == "last" else Path(folder)
+    place = newest_run(out) if run == "last" else Path(run)
     with process_group(overrides.get("gpu")) as processes:
-        return continue_run(checkpoints, overrides, processes)
+        return continue_run(place, overrides, processes)
 
 
-def continue_run(folder: Path, overrides: dict[str, object], processes: Processes) -> dict:
-    """Trains the rest of the run whose checkpoints lie in folder, in each of the processes; returns its result."""
-    path, content, job = processes.main_process_first(lambda: latest_job(folder, overrides, processes))
-    folder, settings = folder.resolve(), job.settings
-    folders = Folders(folder.parents[2] / "runs" / folder.parent.name / folder.name, folder)
+def continue_run(place: Path, overrides: dict[str, object], processes: Processes) -> dict:
+    """Trains the rest of the run whose checkpoints are at place, in each of the processes; returns its result."""
+    path, content, job = processes.main_process_first(lambda: job_to_resume(place, overrides, processes))
+    settings, folders = job.settings, Folders.beside(path.parent, job.settings.net)
     if processes.is_main:
-        for unfinished in folder.glob(".*.pth.*.tmp"):  # left by a write that SIGKILL or the machine cut off
+        for unfinished in folders.checkpoints.glob(".*.pth.*.tmp"):  # left by a write that SIGKILL or a crash cut off
             unfinished.unlink()
         if path.name != LAST:
-            checkpoint.save(folder / LAST, content)  # replaces a damaged one
+            if place == path:
+                set_later_aside(folders.checkpoints, content["epoch"])
+            checkpoint.save(folders.checkpoints / LAST, content)  # replaces a damaged or a later one
+        if content["step"] and not folders.runs.is_dir():
+            print(f"no earlier curves at {folders.runs}: new ones begin there, metrics.csv has every epoch")
     state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
     state.restore(content)
     print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
     return Run(job, state, folders).finish()
 
 
-def latest_job(folder: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, RunContent, Job]:
-    """The path of the newest undamaged checkpoint in folder, its content and its job.
+def set_later_aside(folder: Path, epoch: int) -> None:
+    """Keeps what a run left after an epoch to which it goes back: the later checkpoints, and result.json, in later/."""
+    later = [path for path in checkpoint.by_epoch(folder.glob("*.pth")) if checkpoint.epoch_of(path) > epoch]
+    later += [path for path in (folder / LAST, folder / "result.json") if path.exists()]
+    if later:
+        (folder / "later").mkdir(exist_ok=True)
+        print(f"what the run saved after epoch {epoch} is kept in {folder / 'later'}")
+    for path in later:
+        if path.name == LAST:  # it stays until the next one replaces it
+            shutil.copy2(path, folder / "later" / LAST)
+        else:
+            os.replace(path, folder / "later" / path.name)
+
+
+def job_to_resume(place: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, RunContent, Job]:
+    """The path of a checkpoint, its content and its job: of the file at place, or the newest whole one in that folder.
 
     Raises ValueError where there is none, or the data set is not what it was.
     """
-    path, content = checkpoint.load_newest(folder)
-    job = make_job(saved_settings(content["settings"], path, overrides), None, processes)
-    if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
-        raise ValueError(f"{path}: {job.settings.dataset} is not the data set that it was; bring that back")
+    if place.is_file() or (place.suffix == ".pth" and not place.is_dir()):
+        path, content = place, checkpoint.load_run(place, RunContent)
+    else:
+        path, content = checkpoint.load_newest(place)
+    places = Places.of(path.parent, content, overrides)
+    settings = places.find_data(saved_settings(content["settings"], path, overrides))
+    with places.told(settings):
+        job = make_job(settings, None, processes)
+    check_data(content, job, path)
     return path, content, job
+
+
+def check_data(content: RunContent, job: Job, path: Path) -> None:
+    """Raises ValueError, which names what differs, where a job's data is not what the checkpoint was trained on.
+
+    A checkpoint of an older version holds no fingerprint: what it does hold is compared, and a line says so.
+    """
+    then, now = ({**data_facts(each), **each.get("fingerprint", {})} for each in (content, job.about_data()))
+    changed = differences(then, now)
+    if changed:
+        raise ValueError(
+            f"{path}: {job.settings.dataset} is not the data set that it was, for these differ: {', '.join(changed)}; "
+            "bring it back, or say with -data DIR or -dataset PATH where it is now"
+        )
+    if "fingerprint" not in content:
+        print(
+            f"{path} is of an older version and holds no fingerprint of its data: only "
+            f"{', '.join(data_facts(content))} were compared",
+            file=sys.stderr,
+        )
+
+
+def data_facts(content: dict) -> dict[str, object]:
+    """What every checkpoint holds of its data, by the words of datasets.fingerprint."""
+    names = {
+        "classes": "classes",
+        "image_size": "image side",
+        "in_channels": "channels",
+        "mean": "mean",
+        "std": "std",
+        "steps_per_epoch": "steps an epoch",
+    }
+    return {word: content[key] for key, word in names.items()}

@@ -140,7 +140,6 @@ class Settings:
         "(default: where a C compiler is found)",
         default=None,
         group="machine",
-        kept=True,
         untrained=False,
     )
     fused: bool = knob(

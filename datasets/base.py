@@ -1,4 +1,7 @@
-"""What readers share: Location (where a data set was found), Split and Dataset (what is read), pixel statistics."""
+"""What readers share: Location (where a data set was found), Split and Dataset (what is read), pixel statistics.
+
+A View says what a network that was trained on a data set sees of an image.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,35 @@ class Split:
 
     images: torch.Tensor
     targets: torch.Tensor
+
+    def none(self) -> Split:
+        """The split without any of its images, which are in memory."""
+        return Split(self.images[:0], self.targets[:0])
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network sees of an image, and what its outputs stand for: fixed when it is trained.
+
+    mean, std    of each channel, of pixels from 0 to 1
+    side         of the images in pixels
+    channels     1: grey, 3: RGB
+    classes      names, in the order of the network's outputs
+    file_side    the side in pixels to which the image in a file is brought first; from there it is resized to `side`
+    middle       whether an image in a file is cut as datasets.stream.middle() does; else its largest square is taken
+    degrees      the angle in degrees that an output of 1 stands for (regression)
+    target_mean  the mean of the training targets (regression), a guess that takes no network; not a number: unknown
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    side: int
+    channels: int
+    classes: tuple[str, ...]
+    file_side: int
+    middle: bool = False
+    degrees: float = 1.0
+    target_mean: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -40,37 +40,46 @@ def find(row: DatasetRow, data: Path) -> Location | None:
     return None
 
 
-def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes, training and test images (3 x 32 x 32). Raises ValueError for a file that is not the published one."""
-    contents = _from_archive(row, location.paths[0]) if location.form == "archive" else _from_folder(row, location)
-    train, test, classes = [], [], ()
-    for name, _ in row.members:
+def read(
+    row: DatasetRow, location: Location, size: int | None, train: bool = True
+) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and test images (3 x 32 x 32). Raises ValueError for a file that is not the published one.
+
+    train: False leaves the training images out.
+    """
+    names = [name for name, _ in row.members if train or not PurePosixPath(name).name.startswith(("train", "data_"))]
+    read_files = _from_archive if location.form == "archive" else _from_folder
+    contents = read_files(row, location, names)
+    training, test, classes = [], [], ()
+    for name in names:
         # latin1: the pickles are Python 2's; their keys are ASCII.
         batch = pickle.loads(contents.pop(name), encoding="latin1")
         file = PurePosixPath(name).name
         if "meta" in file:
             classes = tuple(batch.get("fine_label_names") or batch["label_names"])
         else:
-            (test if file.startswith("test") else train).append(batch)
-    return classes, _split(train), _split(test)
+            (test if file.startswith("test") else training).append(batch)
+    tested = _split(test)
+    return classes, _split(training) if train else tested.none(), tested
 
 
-def _from_archive(row: DatasetRow, path: Path) -> dict[str, bytes]:
-    names = {name for name, _ in row.members}
+def _from_archive(row: DatasetRow, location: Location, names: list[str]) -> dict[str, bytes]:
+    (path,) = location.paths
     with open_file(path) as file:  # opened once: what is read is what was checked
         check(file, path, row.files[0].checksum)
-        contents = read_members(file, path, names.__contains__)
-    missing = sorted(names - contents.keys())
+        contents = read_members(file, path, set(names).__contains__)
+    missing = sorted(set(names) - contents.keys())
     if missing:
         raise ValueError(f"{path} does not hold {missing[0]}: replace it by a good copy")
     return contents
 
 
-def _from_folder(row: DatasetRow, location: Location) -> dict[str, bytes]:
+def _from_folder(row: DatasetRow, location: Location, names: list[str]) -> dict[str, bytes]:
     contents = {}
     for (name, checksum), path in zip(row.members, location.paths, strict=True):
-        contents[name] = read_file(path)
-        check(io.BytesIO(contents[name]), path, checksum)
+        if name in names:
+            contents[name] = read_file(path)
+            check(io.BytesIO(contents[name]), path, checksum)
     return contents
 
 

@@ -18,10 +18,13 @@ def find(row: DatasetRow, data: Path) -> Location:
     return Location("bundled")
 
 
-def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+def read(
+    row: DatasetRow, location: Location, size: int | None, train: bool = True
+) -> tuple[tuple[str, ...], Split, Split]:
     """Classes, training and test images (grey, 1 x size x size, by default the row's 16).
 
     A stratified fifth is the test set. The original's values 0..16 are scaled to 0..255.
+    train: False leaves the training images out.
     """
     from sklearn.datasets import load_digits  # here: nothing else needs scikit-learn to be loaded
     from sklearn.model_selection import train_test_split
@@ -33,5 +36,5 @@ def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[s
     )
     train_images, test_images, train_targets, test_targets = (torch.from_numpy(part) for part in parts)
     splits = (Split(train_images, train_targets.to(torch.int64)), Split(test_images, test_targets.to(torch.int64)))
-    train, test = (resized(split, size or row.size) for split in splits)
-    return tuple(str(name) for name in bunch.target_names), train, test
+    training, test = (resized(split, size or row.size) for split in splits)
+    return tuple(str(name) for name in bunch.target_names), training if train else training.none(), test

@@ -53,11 +53,14 @@ def _frames_folder(base: Path) -> Path:
     return base / (found[0] if found else FRAMES)
 
 
-def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
+def read(
+    row: DatasetRow, location: Location, size: int | None, train: bool = True
+) -> tuple[tuple[str, ...], Split, Split]:
     """The name of the one output, "angle", and the training and test frames, uint8, 3 x side x side; targets float32.
 
     side is size, or the row's where that is None. The training split holds three frames of each row in the order
-    centre, left, right, each with the row's angle; the test split holds the centre frames.
+    centre, left, right, each with the row's angle; the test split holds the centre frames. train: False
+    leaves the training frames out, which then need not be there.
     Raises ValueError for a log or a frame that cannot be used.
     """
     log, folder = location.paths
@@ -68,12 +71,12 @@ def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[s
         raise ValueError(f"{log} holds {len(rows)} rows: {STRETCHES} is the least that can be split")
     testing = held_out_stretches(len(rows))
     listed = set(os.listdir(folder))
-    check_missing(log, rows, listed)
+    check_missing(log, [each for each, test in zip(rows, testing, strict=True) if train or test], listed)
     whole = [listed.issuperset(each.frames) for each in rows]
-    train = [each for each, there, test in zip(rows, whole, testing, strict=True) if there and not test]
+    training = [each for each, there, test in zip(rows, whole, testing, strict=True) if train and there and not test]
     test = [each for each, there, test in zip(rows, whole, testing, strict=True) if there and test]
     side = size or row.size
-    return ("angle",), _split(train, folder, CAMERAS, side), _split(test, folder, 1, side)
+    return ("angle",), _split(training, folder, CAMERAS, side), _split(test, folder, 1, side)
 
 
 def pixel_range(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

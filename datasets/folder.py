@@ -51,7 +51,7 @@ class Files:
 class Listing:
     """The files of a folder of images, none decoded yet.
 
-    splits  "train", "test" and, where there is a folder for it, "val"
+    splits  "train", "test" and, where there is a folder for it, "val"; or "test" alone
     side    the side in pixels to which the images will be resized
     notes   lines for the user: how the folder was understood, and what of it is left out
     """
@@ -75,8 +75,9 @@ class Listing:
         if not row.skip_broken:
             images.refuse(broken, SKIP if row.reader == "folder" else "")
         splits = {name: files.without(broken) for name, files in self.splits.items()}
-        counts = torch.bincount(splits["train"].targets, minlength=len(self.classes)).tolist()
-        if 0 in counts:
+        trained = splits.get("train", splits["test"])
+        counts = torch.bincount(trained.targets, minlength=len(self.classes)).tolist()
+        if 0 in counts and "train" in splits:
             name = printable(self.classes[counts.index(0)])
             raise ValueError(f"class {name!r} of {row.name} has no readable training image: repair or remove them")
         examples = ", ".join(f"{printable(name)} ({broken[name]})" for name in list(broken)[: images.NAMED])
@@ -86,7 +87,10 @@ class Listing:
 
 
 def find(row: DatasetRow, data: Path) -> Location:
-    """The folder that the user named by its path. Raises ValueError where it is missing or laid out otherwise."""
+    """The folder that the user named by its path; its training images need not be there to test on the others.
+
+    Raises ValueError where it is missing or laid out otherwise.
+    """
     folder = Path(row.folder).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{row.name}: no such folder or data set")
@@ -98,8 +102,8 @@ def find(row: DatasetRow, data: Path) -> Location:
             f"{folder} has neither a folder test nor val: images are expected in test/CLASS/; "
             f"give -dataset {places['train']} to have a fifth of it as the test set"
         )
-    if "train" not in places and places:
-        raise ValueError(f"{folder} has no folder train: {EXPECTED}")
+    if places and "train" not in places:
+        return _split_location(row, {"train": folder / "train"} | places)
     return _unsplit_location(row, folder)
 
 
@@ -112,12 +116,12 @@ def find_under(row: DatasetRow, data: Path) -> Location | None:
     return None
 
 
-def read(row: DatasetRow, location: Location, size: int | None) -> tuple[Listing, dict[str, Split]]:
+def read(row: DatasetRow, location: Location, size: int | None, train: bool = True) -> tuple[Listing, dict[str, Split]]:
     """The listing of the images that can be read, and each of its splits, row.channels x side x side.
 
     Raises ValueError as list_images does; and unless row.skip_broken is true, for images that cannot be read.
     """
-    listing = list_images(row, location, size)
+    listing = list_images(row, location, size, train)
     broken: dict[str, str] = {}
     decoded = {
         name: decode_images(files.names, read_image_file, row.channels, listing.side, row.name, broken=broken)
@@ -130,22 +134,29 @@ def read(row: DatasetRow, location: Location, size: int | None) -> tuple[Listing
     return listing, {name: Split(decoded[name], files.targets) for name, files in listing.splits.items()}
 
 
-def list_images(row: DatasetRow, location: Location, size: int | None) -> Listing:
+def list_images(row: DatasetRow, location: Location, size: int | None, train: bool = True) -> Listing:
     """The images of a folder and the side to which they are resized.
+
+    train: False leaves the training images out; the classes are then those that the test images have.
 
     side is the row's; where that is 0, it is size; where that is None too, it is the images' own if all are squares of
     one size, and otherwise 64. Raises ValueError for no classes, a test class unknown to train, and a class of one
     image in a folder that is not split.
     """
     left_out: Counter = Counter()
-    train, *others = ((path, _by_class(path, row.natural_order, left_out)) for path in location.paths)
-    _check_classes(train, others)
-    classes = tuple(train[1])
-    splits = {"train": _files(train[1], classes)}
-    for name, (_, found) in zip(("test", "val"), others, strict=False):
-        splits[name] = _files(found, classes)
-    if not others:
-        splits = _split(train[0], splits["train"])
+    paths = location.paths if train or len(location.paths) == 1 else location.paths[1:2]
+    if not paths[0].is_dir():
+        raise ValueError(f"{paths[0].parent} has no folder train: {EXPECTED}")
+    first, *others = ((path, _by_class(path, row.natural_order, left_out)) for path in paths)
+    _check_classes(first, others)
+    classes = tuple(first[1])
+    if len(location.paths) == 1:
+        splits = _split(first[0], _files(first[1], classes))
+    else:
+        names = ("train", "test", "val") if train else ("test",)
+        splits = {name: _files(found, classes) for name, (_, found) in zip(names, (first, *others), strict=False)}
+    if not train:
+        splits = {"test": splits["test"]}
     side = row.size or size or common_side(name for files in splits.values() for name in files.names) or DEFAULT_SIDE
     notes = (location.note, left_out_line(row.name, left_out))
     return Listing(classes, splits, side, tuple(note for note in notes if note))
@@ -173,8 +184,9 @@ def _places(folder: Path) -> dict[str, Path]:
 def _split_location(row: DatasetRow, places: dict[str, Path]) -> Location:
     """The location of a folder with train and at least one of test and val."""
     train, test, val = (places.get(role) for role in ROLES)
-    classes = set(folders_in(train, Counter()))
-    unlabelled = [path for path in (test, val) if path and classes.isdisjoint(folders_in(path, Counter()))]
+    folders = {path: set(folders_in(path, Counter())) for path in (train, test, val) if path and path.is_dir()}
+    classes = folders.get(train) or set().union(*folders.values())
+    unlabelled = [path for path in (test, val) if path and classes.isdisjoint(folders[path])]
     note = ""
     if test and val and len(unlabelled) == 1:
         other = val if unlabelled == [test] else test

@@ -8,7 +8,7 @@ import torch
 
 from conf import Settings
 from datasets.augment import NO_AUGMENTATION, Augmentation, ImageSource
-from datasets.base import Dataset, Split
+from datasets.base import Dataset, Split, View
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.driving_batches import DrivingAugmentation, DrivingBatches, DrivingSource
 from datasets.split import held_out, held_out_driving
@@ -41,7 +41,7 @@ def make_batches(
             raise ValueError(
                 f"-val {settings.val:g}: {settings.dataset} has validation images of its own; leave it out"
             )
-        val = source_of(settings, data, data.val, device)
+        val = image_source(data.val, data, NO_AUGMENTATION, device, settings.workers)
         evaluations["Val"] = EvaluationBatches(val, torch.arange(len(val)), share=share)
     elif len(validation_index):
         evaluations["Val"] = EvaluationBatches(train, validation_index, share=share)
@@ -53,16 +53,23 @@ def image_sources(
     settings: Settings, data: Dataset, device: torch.device
 ) -> tuple[ImageSource | StreamSource, ImageSource | StreamSource]:
     """The training and test images of a data set that is classified, in memory or streaming."""
-    return source_of(settings, data, data.train, device), source_of(settings, data, data.test, device)
-
-
-def source_of(settings: Settings, data: Dataset, split: Split, device: torch.device) -> ImageSource | StreamSource:
-    """The images of a split of such a data set."""
     augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
-    given = (split.images, split.targets, data.mean, data.std, augmentation, device)
-    if isinstance(split.images, StreamedImages):
-        return StreamSource(*given, settings.workers)
-    return ImageSource(*given)
+    given = (data, augmentation, device, settings.workers)
+    return image_source(data.train, *given), image_source(data.test, *given)
+
+
+def image_source(
+    split: Split, normalisation: Dataset | View, augmentation: Augmentation, device: torch.device, workers: int
+) -> ImageSource | StreamSource:
+    """The images of a split, in memory or streaming. normalisation: mean and std are taken from it."""
+    given = (split.images, split.targets, normalisation.mean, normalisation.std, augmentation, device)
+    return StreamSource(*given, workers) if isinstance(split.images, StreamedImages) else ImageSource(*given)
+
+
+def evaluation_batches(test: Split, view: View, device: torch.device, workers: int) -> EvaluationBatches:
+    """The batches of a test split alone, as a network with that view sees them."""
+    source = image_source(test, view, NO_AUGMENTATION, device, workers)
+    return EvaluationBatches(source, torch.arange(len(test.targets)))
 
 
 def driving_sources(settings: Settings, data: Dataset, device: torch.device) -> tuple[DrivingSource, ImageSource]:

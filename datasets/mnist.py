@@ -66,11 +66,17 @@ def _idx_file(folder: Path, name: str) -> Path | None:
     return None
 
 
-def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes, training and test images (1 x 28 x 28). Raises ValueError naming a damaged file."""
+def read(
+    row: DatasetRow, location: Location, size: int | None, train: bool = True
+) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and test images (1 x 28 x 28); train: False leaves the training images out.
+
+    Raises ValueError naming a damaged file.
+    """
     train_images, train_labels, test_images, test_labels = location.paths
     classes = CLASSES[row.name]
-    return classes, _split(train_images, train_labels, classes), _split(test_images, test_labels, classes)
+    test = _split(test_images, test_labels, classes)
+    return classes, _split(train_images, train_labels, classes) if train else test.none(), test
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

@@ -71,8 +71,8 @@ def save(path: Path, key: dict, dataset: Dataset) -> None:
     write_in_one_step(path, lambda file: _write(file, key, dataset))
 
 
-def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None) -> Dataset | None:
-    """The data set in a packed file, or None.
+def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None, train: bool = True) -> Dataset | None:
+    """The data set in a packed file, or None. train: False leaves the training images on the disk.
 
     None: there is no such file, it was made from something else, or its images are larger than limit bytes.
     Raises Damaged where the file is not what was written.
@@ -85,7 +85,7 @@ def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None) -> Da
             images = sum(_length(entry) for entry in header["arrays"] if entry["type"] == "uint8")
             if limit is not None and images > limit:
                 return None
-            return _read_arrays(file, header, row)
+            return _read_arrays(file, header, row, train)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
@@ -127,12 +127,16 @@ def _read_header(file: BinaryIO) -> dict:
     return json.loads(header)
 
 
-def _read_arrays(file: BinaryIO, header: dict, row: DatasetRow) -> Dataset:
+def _read_arrays(file: BinaryIO, header: dict, row: DatasetRow, train: bool) -> Dataset:
     tensors = []
     expected = file.tell() + sum(_length(entry) for entry in header["arrays"])
     if os.fstat(file.fileno()).st_size != expected:
         raise ValueError("it is cut off")
-    for entry in header["arrays"]:
+    for number, entry in enumerate(header["arrays"]):
+        if not train and number < 2:  # the training split's
+            file.seek(_length(entry), os.SEEK_CUR)
+            tensors.append(torch.empty(0, *entry["shape"][1:], dtype=TYPES[entry["type"]]))
+            continue
         tensor = torch.empty(entry["shape"], dtype=TYPES[entry["type"]])
         if _read_into(file, memoryview(tensor.view(-1).numpy()).cast("B")) != entry["crc32"]:
             raise ValueError("its content is damaged")

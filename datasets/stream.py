@@ -22,6 +22,7 @@ evaluation, and in training another image of its batch takes its place, with tha
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -232,7 +233,7 @@ class StreamedImages(Dataset):
         if not self.least_area:
             return decode_image(name, content, channels, side)
         if seed is None:
-            return decode_image(name, content, channels, side, self._middle)
+            return decode_image(name, content, channels, side, functools.partial(middle, side=side))
         from torchvision.transforms import RandomResizedCrop  # here: torchvision takes a second to load
 
         with torch.random.fork_rng(devices=[]):
@@ -240,13 +241,14 @@ class StreamedImages(Dataset):
             cut = RandomResizedCrop(side, (self.least_area, 1.0))
             return decode_image(name, content, channels, side, cut)
 
-    def _middle(self, image: Image.Image) -> Image.Image:
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms import functional as F
 
-        side = self.shape[-1]
-        image = F.resize(image, [round(side / TEST_SHARE)], InterpolationMode.BILINEAR)
-        return F.center_crop(image, [side])
+def middle(image: Image.Image, side: int) -> Image.Image:
+    """What a network that was trained on random cuts is tested on: the middle, side x side pixels."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as F
+
+    image = F.resize(image, [round(side / TEST_SHARE)], InterpolationMode.BILINEAR)
+    return F.center_crop(image, [side])
 
 
 def streamed(row: DatasetRow, names: Sequence[str], side: int, streaming: Streaming) -> StreamedImages:

@@ -50,28 +50,35 @@ def find(row: DatasetRow, data: Path) -> Location | None:
     return None
 
 
-def read(row: DatasetRow, location: Location, size: int | None) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes, training and validation images (3 x 64 x 64). Raises ValueError naming what is missing or damaged."""
-    files = _in_archive(row, location.paths[0]) if location.form == "archive" else _in_folder(location.paths[0].parent)
+def read(
+    row: DatasetRow, location: Location, size: int | None, train: bool = True
+) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes, training and validation images (3 x 64 x 64). Raises ValueError naming what is missing or damaged.
+
+    train: False leaves the training images out.
+    """
+    path, is_archive = location.paths[0], location.form == "archive"
+    files = _in_archive(row, path, train) if is_archive else _in_folder(path.parent, train)
     wnids = [line.strip() for line in files.lines("wnids.txt") if line.strip()]
     if not wnids:
         raise ValueError(f"{files.label}: wnids.txt lists no class")
-    train = _train_images(files, wnids)
+    training = _train_images(files, wnids) if train else []
     test = _validation_images(files, wnids)
-    return _class_names(files, wnids), _split(row, files, train), _split(row, files, test)
+    return _class_names(files, wnids), _split(row, files, training), _split(row, files, test)
 
 
-def _in_archive(row: DatasetRow, path: Path) -> _Files:
+def _in_archive(row: DatasetRow, path: Path, train: bool) -> _Files:
+    left_out = ("/test/",) if train else ("/test/", "/train/")
     with path.open("rb") as file:  # opened once: what is read is what was checked
         check(file, path, row.files[0].checksum)
-        contents = read_members(file, path, lambda name: "/test/" not in name)
+        contents = read_members(file, path, lambda name: not any(part in name for part in left_out))
     top = next((name.removesuffix("wnids.txt") for name in contents if PurePosixPath(name).name == "wnids.txt"), "")
     contents = {name.removeprefix(top): content for name, content in contents.items()}
     return _Files(str(path), frozenset(contents), contents.__getitem__)
 
 
-def _in_folder(folder: Path) -> _Files:
-    patterns = ("*.txt", "val/*.txt", "train/*/images/*", "val/*/*", "val/*/images/*")
+def _in_folder(folder: Path, train: bool) -> _Files:
+    patterns = ("*.txt", "val/*.txt", "val/*/*", "val/*/images/*", *(("train/*/images/*",) if train else ()))
     paths = [path for pattern in patterns for path in folder.glob(pattern)]
     names = frozenset(path.relative_to(folder).as_posix() for path in paths)
     return _Files(str(folder), names, lambda name: read_image_file(folder / name))

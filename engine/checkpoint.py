@@ -132,8 +132,14 @@ def load_run(path: Path, keys: type = TrainedContent) -> RunContent:
 
 def by_epoch(paths: Iterable[Path]) -> list[Path]:
     """Checkpoints named <net>-<epoch>-<kind>.pth, the newest epoch first."""
-    numbered = [(int(match[1]), path) for path in paths if (match := re.search(r"-(\d+)-[a-z]+\.pth$", path.name))]
+    numbered = [(number, path) for path in paths if (number := epoch_of(path)) is not None]
     return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def epoch_of(path: Path) -> int | None:
+    """The epoch of a checkpoint named <net>-<epoch>-<kind>.pth."""
+    match = re.search(r"-(\d+)-[a-z]+\.pth$", path.name)
+    return int(match[1]) if match else None
 
 
 def load_newest(folder: Path) -> tuple[Path, RunContent]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 
 def choose_device(gpu: bool | None) -> torch.device:
@@ -105,3 +106,8 @@ def determinism(wanted: bool) -> Iterator[None]:
         ) from None
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """The network on the device, its weights in the channels_last memory format if wanted."""
+    return network.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,23 @@ class Folders:
 
     runs: Path
     checkpoints: Path
+
+    @property
+    def logdir(self) -> Path:
+        """The folder that TensorBoard is given: runs/, or a single run's curves where these lie elsewhere."""
+        return self.runs if self.runs.parent == self.checkpoints else self.runs.parents[1]
+
+    @classmethod
+    def beside(cls, checkpoints: Path, net: str) -> Folders:
+        """The folders of a run of the network that goes on from checkpoints, which may have been copied or renamed.
+
+        Curves go to where a new run's would, where checkpoints lie as a new run's do, and else inside that folder.
+        """
+        named = Path(os.path.abspath(checkpoints))
+        for folder in (named, checkpoints.resolve()):  # as it is named, then where a link leads
+            if is_known_layout(folder, net):
+                return cls(folder.parents[2] / "runs" / net / folder.name, folder)
+        return cls(named / "runs", named)
 
     @classmethod
     def of(cls, settings: Settings, name: str) -> Folders:
@@ -44,6 +62,11 @@ class Folders:
         return folders
 
 
+def is_known_layout(folder: Path, net: str) -> bool:
+    """Whether an absolute path is that of a run's checkpoints as a new run of the network has it."""
+    return len(folder.parents) > 2 and (folder.parents[1].name, folder.parent.name) == ("checkpoints", net)
+
+
 def begun_run(settings: Settings, text: str) -> Path | None:
     """The checkpoint folder of the newest unfinished run with these settings that has saved; None where there is none.
 
@@ -64,5 +87,6 @@ def newest_run(out: Path) -> Path:
     """The checkpoint folder of the run that saved most recently. Raises ValueError where no run has saved."""
     saved = sorted((out / "checkpoints").glob("*/*/*.pth"), key=lambda path: path.stat().st_mtime)
     if not saved:
-        raise ValueError(f"-resume last: no run has saved anything under {out / 'checkpoints'}; give the run's folder")
+        place = out / "checkpoints"
+        raise ValueError(f"-resume last: no run has saved anything under {place}; give the run's folder, or -out")
     return saved[-1].parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,17 +10,17 @@ import torch
 from torch import nn
 
 import datasets
-import models
-from conf import UNTRAINED, Settings
-from conf.resolve import chosen_row, reject_unused_settings, saved_settings
+from conf import Settings
+from conf.resolve import chosen_row, reject_unused_settings
 from datasets.batches import EvaluationBatches, TrainingBatches
+from datasets.fingerprint import fingerprint
 from datasets.loaders import make_batches
 from engine import checkpoint
-from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
+from engine.device import Precision, check_compiler, choose_device, keep_freed_memory, to_device
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
-from engine.schema import RunContent
 from engine.tasks import TASKS, Task
+from engine.trained import make_network, streaming, to_content, view_of_data
 from models import fast_path
 from models.registry import entry
 from models.summary import mac_count, parameter_count
@@ -30,17 +31,21 @@ from utils import derived_seed
 class Job:
     """A run that is ready to start.
 
+    view         what the network sees of an image
     evaluations  by split: "Val" first, where images are held out, then "Test"
+    fingerprint  of the data set and its split
     parameters, macs  the trainable parameters, and the multiply-accumulates for one image
     """
 
     settings: Settings
     precision: Precision
     dataset: datasets.Dataset
+    view: datasets.View
     network: nn.Module
     task: Task
     training: TrainingBatches
     evaluations: dict[str, EvaluationBatches]
+    fingerprint: dict[str, str | int]
     parameters: int
     macs: int
     processes: Processes
@@ -49,6 +54,11 @@ class Job:
     def chosen_on(self) -> str:
         """The split whose score chooses the best epoch."""
         return next(iter(self.evaluations))
+
+    def about_data(self) -> dict[str, object]:
+        """The part of a checkpoint that tells what the network is trained on, and sees of it."""
+        steps = {"steps_per_epoch": len(self.training), "working_folder": os.getcwd()}
+        return to_content(self.view) | steps | {"fingerprint": self.fingerprint}
 
 
 def describe_job(job: Job, folders: Folders) -> str:
@@ -59,7 +69,7 @@ def describe_job(job: Job, folders: Folders) -> str:
     several = f", {job.processes.world_size} processes" if job.processes.world_size > 1 else ""
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
-    side = job.dataset.train.images.shape[-1]
+    side = job.view.side
     return (
         f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
         f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, {job.task.targets()}\n"
@@ -67,7 +77,7 @@ def describe_job(job: Job, folders: Folders) -> str:
         f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
         f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{compiled}; "
         f"the best epoch is chosen on the {chosen_on}\n"
-        f"curves: tensorboard --logdir {folders.runs.parents[1]}; weights: {folders.checkpoints}"
+        f"curves: tensorboard --logdir {folders.logdir}; weights: {folders.checkpoints}"
     )
 
 
@@ -89,60 +99,33 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     if device.type == "cpu":
         keep_freed_memory()
     start = None if weights is None else checkpoint.load(weights)
-    streaming = datasets.Streaming(round(settings.memory * 1e9), settings.workers, settings.random_resized_crop)
-    data = datasets.load(row, Path(settings.data), settings.size or None, streaming)
+    data = datasets.load(row, Path(settings.data), settings.size or None, streaming(settings))
+    view = view_of_data(settings, data)
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
-    network = make_network(settings, data)
+    network = make_network(settings, view)
     if start is not None:
         load_pretrained(network, start, weights)
-    size, channels = data.train.images.shape[-1], data.train.images.shape[1]
-    macs = mac_count(network, channels, size)
+    macs = mac_count(network, view.channels, view.side)
     precision = Precision.choose(settings.amp, device)
     if settings.kernels is not False:
         use_kernels(network, settings, precision)
     if settings.sync_bn:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     training, evaluations = make_batches(settings, data, device, (processes.rank, processes.world_size))
+    validation = evaluations.get("Val")
     return Job(
         settings=settings,
         precision=precision,
         dataset=data,
+        view=view,
         network=to_device(network, device, settings.channels_last),
-        task=TASKS[row.task].make(settings, data),
+        task=TASKS[row.task].make(settings, view),
         training=training,
         evaluations=evaluations,
+        fingerprint=fingerprint(data, (training.index, *([validation.index] if validation else []))),
         parameters=parameter_count(network),
         macs=macs,
         processes=processes,
-    )
-
-
-def job_from_checkpoint(weights: Path, overrides: dict[str, object]) -> tuple[Job, RunContent]:
-    """The job of a checkpoint, with its weights loaded, and the checkpoint's content.
-
-    overrides: settings that replace the checkpoint's and do not change the network.
-    Raises ValueError where the checkpoint holds weights only, or its data set is missing or has other classes.
-    """
-    content = checkpoint.load_run(weights)
-    job = make_job(saved_settings(content["settings"], weights, overrides | UNTRAINED))
-    if list(job.dataset.classes) != content["classes"]:
-        raise ValueError(
-            f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"
-        )
-    checkpoint.load_weights(job.network, checkpoint.network_weights(content), weights)
-    return job, content
-
-
-def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
-    """The network of the settings with new weights, for the classes and images of the data set."""
-    return models.create(
-        settings.net,
-        num_classes=len(data.classes),
-        in_channels=data.train.images.shape[1],
-        image_size=data.train.images.shape[-1],
-        width=settings.width,
-        gate_start=settings.gate_start,
-        **settings.parts(),
     )
 
 
@@ -159,11 +142,6 @@ def use_kernels(network: nn.Module, settings: Settings, precision: Precision) ->
             raise ValueError("it is for training on a CPU in float32")
     except ValueError as error:
         raise ValueError(f"-kernels true: {error}; leave it out") from None
-
-
-def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
-    """The network on the device, its weights in the channels_last memory format if wanted."""
-    return network.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
 
 
 def load_pretrained(network: nn.Module, content: dict, path: Path) -> None:

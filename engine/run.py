@@ -198,18 +198,11 @@ class Run:
         if not self.processes.is_main:
             return
         self.log.flush()
-        data = self.job.dataset
         content: RunContent = self.state.to_checkpoint() | {
             "settings": dataclasses.asdict(self.settings),
             "revision": entry(self.settings.net).revision,
             "task": self.job.task.name,
-            "steps_per_epoch": len(self.job.training),
-            "classes": list(data.classes),
-            "degrees": data.row.degrees,
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "image_size": data.train.images.shape[-1],
-            "in_channels": data.train.images.shape[1],
+            **self.job.about_data(),
         }
         written = checkpoint.to_bytes(content)
         for name in names:

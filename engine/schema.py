@@ -28,6 +28,9 @@ class LaterContent(TypedDict, total=False):
     revision: int  # of the network's function (models/registry.py); 1 where it is missing
     task: str  # "classification" or "regression"
     degrees: float  # the angle in degrees that a target of 1 stands for (regression)
+    target_mean: float  # of the training images (regression)
+    fingerprint: dict  # of the data (datasets/fingerprint.py)
+    working_folder: str  # that of the process, from which relative paths in the settings are meant
 
 
 class StateContent(TypedDict):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from conf import Settings
-from datasets import Dataset
+from datasets import Dataset, View
 from datasets.batches import EvaluationBatches
 from engine import figures
 from engine.device import Precision
@@ -29,8 +29,8 @@ class Task(MetricReport, Protocol):
 
     @classmethod
     @abstractmethod
-    def make(cls, settings: Settings, data: Dataset) -> Task:
-        """The task of a run with these settings on this data set."""
+    def make(cls, settings: Settings, view: View) -> Task:
+        """The task of a network that is trained with these settings and has this view."""
 
     @abstractmethod
     def targets(self) -> str:
@@ -82,8 +82,8 @@ class Classification(Task):
         self.outputs, self.label_smoothing = outputs, label_smoothing
 
     @classmethod
-    def make(cls, settings: Settings, data: Dataset) -> Classification:
-        return cls(len(data.classes), settings.label_smoothing)
+    def make(cls, settings: Settings, view: View) -> Classification:
+        return cls(len(view.classes), settings.label_smoothing)
 
     def targets(self) -> str:
         return f"{self.outputs} classes"
@@ -156,8 +156,8 @@ class Regression(Task):
         self.degrees, self.training_mean = degrees, training_mean
 
     @classmethod
-    def make(cls, settings: Settings, data: Dataset) -> Regression:
-        return cls(data.row.degrees, data.train.targets.double().mean().item())
+    def make(cls, settings: Settings, view: View) -> Regression:
+        return cls(view.degrees, view.target_mean)
 
     def targets(self) -> str:
         return "an angle each"

@@ -195,7 +195,7 @@ MISTAKES = [
     ("-test -weights old/earlier_revision/last.pth", "trained as revision 1 of cheapV3, and this is revision 2"),
     ("-net cheapV3 -dataset digits -weights old/earlier_revision/last.pth", "trained as revision 1 of cheapV3"),
     ("-resume old/strange_key", "its 'history' is a str"),
-    ("-test -weights old/pets/last.pth", "other classes"),
+    ("-test -weights old/pets/last.pth", "weights of another network, head.classifier"),
     ("-test -weights old/cut/last.pth", "damaged"),
     ("-test -weights old/code/last.pth", "could run code"),
     ("-test -weights old", "cannot be read"),

@@ -22,6 +22,7 @@ from conf.datasets import DATASETS
 from tests.helpers.made_data import (
     CLASSES,
     DATA,
+    assert_same_test_split_alone,
     cifar_pickles,
     cifar_row,
     lay_out,
@@ -58,6 +59,8 @@ def test_cifar_archive_folder_and_images_are_the_same_data(tmp_path):
     batch = pickle.loads(contents["cifar-100-python/train"])
     expected = torch.from_numpy(batch["data"].reshape(-1, 3, 32, 32))
     assert torch.equal(found["archive"].train.images, expected)
+    for name in found:
+        assert_same_test_split_alone(found["archive"], row, tmp_path / name)
     assert found["archive"].train.targets.tolist() == batch["fine_labels"]
     assert found["archive"].classes == CLASSES
     assert np.allclose(found["archive"].mean, expected.double().mean((0, 2, 3)) / 255, rtol=1e-12)
@@ -97,6 +100,7 @@ def test_cifar10_has_its_training_images_in_several_files(tmp_path):
     assert np.array_equal(found.train.images.numpy(), np.concatenate([pixels(3, seed=0), pixels(3, seed=1)]))
     assert found.train.targets.tolist() == [2, 0, 0, 2, 0, 1]
     assert found.test.targets.tolist() == [2, 0, 2]
+    assert_same_test_split_alone(found, row, tmp_path)
     assert found.classes == CLASSES
 
 
@@ -216,7 +220,10 @@ def test_tiny_imagenet_zip_is_its_folder(tiny, tmp_path):
                 archive.write(name, name.relative_to(tiny.parent))
     official = replace(DATASETS["tiny-imagenet"].files[0], checksum=md5(path.read_bytes()))
     row = replace(DATASETS["tiny-imagenet"], files=(official,))
-    assert same(datasets.load(row, tmp_path), datasets.load(DATASETS["tiny-imagenet"], tiny.parent))
+    found = datasets.load(row, tmp_path)
+    assert same(found, datasets.load(DATASETS["tiny-imagenet"], tiny.parent))
+    assert_same_test_split_alone(found, row, tmp_path)
+    assert_same_test_split_alone(found, DATASETS["tiny-imagenet"], tiny.parent)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="tiny-imagenet-200.zip is not the published file"):
         datasets.load(row, tmp_path)
@@ -259,6 +266,7 @@ def test_digits_are_all_there_in_fixed_stratified_parts(tmp_path):
     share = torch.bincount(found.test.targets) / torch.bincount(targets)
     assert (share - 0.2).abs().max() < 0.01
     assert same(found, datasets.load(DATASETS["digits"], tmp_path, size=8))
+    assert_same_test_split_alone(found, DATASETS["digits"], tmp_path)
     default = datasets.load(DATASETS["digits"], tmp_path)
     assert default.train.images.shape == (1437, 1, 16, 16) and default.train.images.dtype == torch.uint8
     assert torch.equal(default.test.images, transforms.resize(found.test.images, [16, 16], antialias=True))

@@ -13,6 +13,7 @@ from conf.datasets import find_row
 from datasets import driving
 from datasets.split import held_out_driving
 from tests.helpers.drive import CAMERAS, REAL, angle_of, write_drive
+from tests.helpers.made_data import assert_same_test_split_alone
 
 ROW = find_row("driving")
 HEADER = "center,left,right,steering,throttle,brake,speed\n"
@@ -207,6 +208,16 @@ def test_the_drive_is_packed_and_read_again(drive, capsys):
     assert same(first, again) and again.mean == (0.5,) * 3 and again.std == (1.0,) * 3
     rewrite(drive, replaced(0, 3, "0.123"))  # the log is part of what the cache was made from
     assert load(drive).train.targets[0] == pytest.approx(0.123)
+
+
+def test_test_frames_are_enough_to_test(drive):
+    whole = load(drive)
+    assert_same_test_split_alone(whole, ROW, drive.parent)
+    testing = driving.held_out_stretches(50)
+    for path in (drive / "IMG").iterdir():
+        if not testing[int(path.stem[-3:])] or not path.name.startswith("center"):
+            path.write_bytes(b"no image")
+    assert_same_test_split_alone(whole, ROW, drive.parent)
 
 
 def test_a_drive_by_its_path(drive, tmp_path):

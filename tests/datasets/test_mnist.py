@@ -14,7 +14,7 @@ import torchvision
 import datasets
 from conf.datasets import DATASETS
 from datasets import mnist
-from tests.helpers.made_data import DEBIAN, lay_out, pixels, same
+from tests.helpers.made_data import DEBIAN, assert_same_test_split_alone, lay_out, pixels, same
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -53,6 +53,7 @@ def test_idx_files_read_as_torchvision_reads_them(tmp_path, idx_files, name, ref
     names = reference.classes if name == "fashion-mnist" else [str(digit) for digit in range(10)]
     assert found.classes == tuple(names)
     assert same(found, datasets.load(row, tmp_path / "gz"))
+    assert_same_test_split_alone(found, row, tmp_path / "gz")
 
 
 @pytest.mark.parametrize("gz", [False, True])

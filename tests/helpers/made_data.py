@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,23 @@ def same(first: datasets.Dataset, second: datasets.Dataset) -> bool:
     tensors = [(d.train.images, d.train.targets, d.test.images, d.test.targets) for d in (first, second)]
     figures = [(d.classes, d.mean, d.std) for d in (first, second)]
     return figures[0] == figures[1] and all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+
+
+def assert_same_test_split_alone(whole: datasets.Dataset, row: DatasetRow, data: Path) -> None:
+    """load_test() gives the test split of the whole data set: from its packed file, then from the files themselves.
+
+    It packs nothing, and targets count the classes that it is given, in whatever order.
+    """
+    _, channels, side, _ = whole.train.images.shape
+    classes = tuple(reversed(whole.classes)) if row.task == "classification" else whole.classes
+    view = datasets.View(whole.mean, whole.std, side, channels, classes, file_side=side)
+    for _ in ("packed", "from the files"):
+        alone = datasets.load_test(row, data, view)
+        assert torch.equal(alone.images, whole.test.images)
+        turned = len(classes) - 1 - whole.test.targets if row.task == "classification" else whole.test.targets
+        assert torch.equal(alone.targets, turned)
+        shutil.rmtree(data / "packed", ignore_errors=True)
+    assert not (data / "packed").exists()
 
 
 def load_folder(folder: Path, size: int | None = None) -> datasets.Dataset:

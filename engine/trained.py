@@ -1,0 +1,148 @@
+"""Weights that are only used: what -test, -export and -predict take from a checkpoint, and all of them alike.
+
+The checkpoint alone decides what its network sees (datasets.View); the data set that is found today gives images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+import datasets
+import models
+from conf import UNTRAINED, Settings
+from conf.datasets import DATASETS
+from conf.resolve import chosen_row, saved_settings
+from datasets.batches import EvaluationBatches
+from datasets.loaders import evaluation_batches
+from engine import checkpoint
+from engine.device import Precision, choose_device, keep_freed_memory, to_device
+from engine.places import Places
+from engine.schema import RunContent
+from engine.tasks import TASKS, Task
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with the weights of a checkpoint, on its device and in eval mode. places: where its data may lie."""
+
+    settings: Settings
+    view: datasets.View
+    task: Task
+    network: nn.Module
+    precision: Precision
+    places: Places
+
+    def test_batches(self, downloads: bool = True) -> EvaluationBatches:
+        """The test images of the settings' data set, as the network sees them; nothing of the training images is built.
+
+        Raises ValueError as datasets.load_test does.
+        """
+        settings = self.places.find_data(self.settings)
+        row = chosen_row(settings)
+        if row.task != self.task.name:
+            raise ValueError(f"-dataset {settings.dataset}: is for {row.task}, and the network for {self.task.name}")
+        with self.places.told(settings):
+            test = datasets.load_test(row, Path(settings.data), self.view, streaming(settings), downloads)
+        return evaluation_batches(test, self.view, self.precision.device, settings.workers)
+
+
+def load_trained(weights: Path, overrides: dict[str, object]) -> Trained:
+    """The network of a run's checkpoint. overrides: settings that do not change it.
+
+    Raises ValueError where the checkpoint cannot be read or holds weights only.
+    """
+    content = checkpoint.load_run(weights)
+    settings = saved_settings(content["settings"], weights, overrides | UNTRAINED)
+    trained_on = saved_settings(content["settings"], weights, {})
+    view = view_of_content(trained_on, content)
+    device = choose_device(settings.gpu)
+    if device.type == "cpu":
+        keep_freed_memory()
+    network = make_network(settings, view)
+    checkpoint.load_weights(network, checkpoint.network_weights(content), weights)
+    return Trained(
+        settings=settings,
+        view=view,
+        task=TASKS[task_name(trained_on, content)].make(settings, view),
+        network=to_device(network, device, settings.channels_last).eval(),
+        precision=Precision.choose(settings.amp, device),
+        places=Places.of(weights.parent, content, overrides),
+    )
+
+
+def task_name(settings: Settings, content: RunContent) -> str:
+    """The task of a checkpoint; older ones do not hold it, but their data set has it, where it is no folder."""
+    row = DATASETS.get(settings.dataset)
+    return content.get("task") or ("classification" if row is None else row.task)
+
+
+def make_network(settings: Settings, view: datasets.View) -> nn.Module:
+    """The network of the settings with new weights, for what the view shows it."""
+    return models.create(
+        settings.net,
+        num_classes=len(view.classes),
+        in_channels=view.channels,
+        image_size=view.side,
+        width=settings.width,
+        gate_start=settings.gate_start,
+        **settings.parts(),
+    )
+
+
+def streaming(settings: Settings) -> datasets.Streaming:
+    """When a folder of images streams, and how."""
+    return datasets.Streaming(round(settings.memory * 1e9), settings.workers, settings.random_resized_crop)
+
+
+def view_of_data(settings: Settings, data: datasets.Dataset) -> datasets.View:
+    """The view of a network that is trained on the data with these settings."""
+    _, channels, side, _ = data.train.images.shape
+    return datasets.View(
+        **_figures(settings, side),
+        mean=data.mean,
+        std=data.std,
+        channels=channels,
+        classes=data.classes,
+        degrees=data.row.degrees,
+        target_mean=data.train.targets.double().mean().item() if data.row.task == "regression" else 0.0,
+    )
+
+
+def view_of_content(settings: Settings, content: RunContent) -> datasets.View:
+    """The view that a checkpoint holds. settings: those that it was trained with."""
+    names = ("degrees", "target_mean")  # older checkpoints lack them
+    return datasets.View(
+        **_figures(settings, content["image_size"]),
+        mean=tuple(content["mean"]),
+        std=tuple(content["std"]),
+        channels=content["in_channels"],
+        classes=tuple(content["classes"]),
+        **{name: content[name] for name in names if name in content},
+    )
+
+
+def _figures(settings: Settings, side: int) -> dict[str, object]:
+    """How images in files are cut: those of a published data set are first brought to the size it is published in."""
+    row = DATASETS.get(settings.dataset)
+    published = row is not None and bool(row.files)
+    return {
+        "side": side,
+        "file_side": row.size if published else side,
+        "middle": settings.random_resized_crop > 0,
+    }
+
+
+def to_content(view: datasets.View) -> dict[str, object]:
+    """The view as a checkpoint holds it."""
+    return {
+        "classes": list(view.classes),
+        "degrees": view.degrees,
+        "mean": list(view.mean),
+        "std": list(view.std),
+        "target_mean": view.target_mean,
+        "image_size": view.side,
+        "in_channels": view.channels,
+    }
