@@ -109,7 +109,7 @@ def test_files_are_brought_to_the_published_size_first(trained, tmp_path):
     overrides = {"gpu": False, "dataset": str(changed(digits, tmp_path, "larger test images")), "data": str(tmp_path)}
     network = load_trained(tmp_path / "sized.pth", overrides)
     files = sorted(str(path) for path in (tmp_path / "changed" / "test").glob("*/*.png"))
-    ((_, pixels),) = predict.read_images(files, predict.ClassTable(network.view), network.view)
+    ((_, pixels),) = predict.read_images(files, predict.ClassTable(network.view), network.view, False)
     expected = predict.normalised(pixels, network.view, torch.device("cpu"))
     assert torch.equal(torch.cat([images for images, _ in network.test_batches()]), expected)
     fitted = [Image.open(path).convert("RGB").resize((28, 28), Image.Resampling.BILINEAR) for path in files]
