@@ -23,12 +23,8 @@ evaluation, and in training another image of its batch takes its place, with tha
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -36,19 +32,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from conf.datasets import DatasetRow
 from datasets.augment import Augmentation, ImageSource
 from datasets.folder import Listing
 from datasets.images import Unreadable, decode_image, read_image_file
-from utils import derived_seed
+from datasets.workers import decoded
 
 TEST_SHARE = 0.875  # 224 of 256, as AlexNet's successors test on ImageNet
-AHEAD = 2  # batches that a worker has in work or waiting
-POLL = 2  # seconds between looks at the workers while no batch comes
-PATIENCE = 300  # seconds without a batch after which the workers are given up
-SHARED_MEMORY = "/dev/shm"
 GO_ON = "leave it out with -skip-broken true, which goes with -resume too, or repair it and start anew"
 
 
@@ -94,8 +86,6 @@ class StreamedImages(Dataset):
     counted. Raises Unreadable, a ValueError, for a file that cannot be read.
     """
 
-    told = False  # whether the user knows that shared memory is too small
-
     def __init__(
         self, names: Sequence[str], channels: int, side: int, least_area: float = 0.0, skip_broken: bool = False
     ) -> None:
@@ -135,85 +125,11 @@ class StreamedImages(Dataset):
         Raises ValueError where an image cannot be read, unless skip_broken is true and its batch has one that can be.
         """
         parts = list(parts)
-        for part, batch in zip(parts, self._decoded(parts, seed, workers, pinned), strict=True):
+        for part, batch in zip(parts, decoded(self, parts, seed, workers, pinned), strict=True):
             if batch.broken and (not self.skip_broken or len(batch.broken) == len(part)):
                 raise ValueError(f"{next(iter(batch.broken.values())).fault}: {GO_ON}")
             self._tell(part, batch)
             yield batch
-
-    def _decoded(self, parts: list[Tensor], seed: int | None, workers: int, pinned: bool) -> Iterator[Batch]:
-        done = 0
-        if workers and self._fits_in_shared_memory(parts, workers):
-            try:
-                for batch in self._from_workers(parts, seed, workers, pinned):
-                    yield batch
-                    done += 1
-            except RuntimeError as error:  # a worker was killed, or nothing has come for PATIENCE seconds
-                reason = str(error).splitlines()[0]
-                print(f"-w {workers}: {reason}; this process decodes the rest of the pass itself", file=sys.stderr)
-        yield from self._loader(parts[done:], seed, 0, pinned)
-
-    def _from_workers(self, parts: list[Tensor], seed: int | None, workers: int, pinned: bool) -> Iterator[Batch]:
-        """Yields batches that workers decode. Raises RuntimeError where one is dead, or all do nothing for PATIENCE."""
-        others = set(multiprocessing.active_children())
-        batches = self._loader(parts, seed, workers, pinned)
-        processes = [child for child in multiprocessing.active_children() if child not in others]
-        came = time.monotonic()
-        while True:
-            asked = time.monotonic()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError:
-                now = time.monotonic()
-                timed_out = now - asked >= 0.9 * POLL  # and not an error, which comes at once
-                if timed_out and now - came < PATIENCE and all(process.is_alive() for process in processes):
-                    continue
-                for process in processes:
-                    process.kill()
-                raise
-            yield batch
-            came = time.monotonic()
-
-    def _loader(self, parts: list[Tensor], seed: int | None, workers: int, pinned: bool) -> Iterator[Batch]:
-        loader = DataLoader(
-            self,
-            batch_sampler=_Keys(parts, seed),
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=pinned,
-            worker_init_fn=_leave_signals,
-            generator=torch.Generator(),  # or a number would be drawn from the run's own
-            prefetch_factor=AHEAD if workers else None,
-            timeout=POLL if workers else 0,
-        )
-        if not workers or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-            return iter(loader)
-        # torch's handler raises wherever the training process is when a worker dies; asking for a batch tells it too.
-        handler = signal.getsignal(signal.SIGCHLD)
-        batches = iter(loader)
-        signal.signal(signal.SIGCHLD, handler)
-        return batches
-
-    def _fits_in_shared_memory(self, parts: list[Tensor], workers: int) -> bool:
-        """Whether shared memory has room for the batches of the workers; prints what to do where it has not."""
-        largest = max(map(len, parts), default=0)
-        needed = (workers + 1) * AHEAD * largest * self.shape[1:].numel()
-        try:
-            status = os.statvfs(SHARED_MEMORY)
-        except (AttributeError, OSError):  # not Linux: shared memory has no size of its own
-            return True
-        free = status.f_bavail * status.f_frsize
-        if needed > free and not StreamedImages.told:
-            StreamedImages.told = True  # once is enough for all splits and epochs
-            print(
-                f"-w {workers}: needs {needed / 1e6:,.0f} MB of shared memory, and {SHARED_MEMORY} has "
-                f"{free / 1e6:,.0f} MB free; this process decodes instead (docker run --shm-size=1g makes it larger, "
-                "a smaller -b or -w needs less)",
-                file=sys.stderr,
-            )
-        return needed <= free
 
     def _tell(self, part: Tensor, batch: Batch) -> None:
         """Notes the broken images of a batch, and names those that are new."""
@@ -301,30 +217,3 @@ class StreamSource:
                 index[list(batch.broken)] = int(batch.readable()[0])
             images = batch.pixels.to(self.device, non_blocking=True)
             yield self.empty.of(images, self.targets[part]), index
-
-
-class _Keys:
-    """Yields for each part of an index the keys that StreamedImages takes."""
-
-    def __init__(self, parts: Iterable[Tensor], seed: int | None) -> None:
-        self.parts, self.seed = parts, seed
-
-    def __iter__(self) -> Iterator[list[tuple[int, int | None]]]:
-        for part in self.parts:
-            numbers = part.tolist()
-            seeds = [None if self.seed is None else derived_seed(self.seed, "image", number) for number in numbers]
-            yield list(zip(numbers, seeds, strict=True))
-
-
-def _as_it_is(batch: Tensor) -> Tensor:
-    return batch
-
-
-def _leave_signals(worker: int) -> None:
-    """Makes a worker ignore SIGINT and SIGTERM.
-
-    Ctrl-C reaches every process of a terminal, and SIGTERM every process of a cluster's job, but only the training
-    process decides what to do. A worker ends when the training process says so, or has ended.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
