@@ -283,7 +283,7 @@ def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
 
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
 ALSO = {
-    "resume": {"out", "compile"},
+    "resume": {"out", "compile", "dataset", "kernels"},
     "test": {"weights", "dataset"},
     "export": {"weights", "dataset"},
     "predict": {"weights"},
