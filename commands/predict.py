@@ -20,8 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-import models
-from conf import Settings
+from conf import TOLD, Settings
 from conf.datasets import DATASETS
 from conf.resolve import saved_settings
 from datasets.augment import NO_AUGMENTATION, ImageSource
@@ -30,9 +29,10 @@ from datasets.driving import FRAME_SIZE, frame_pixels
 from datasets.folder import images_in
 from datasets.images import decode_frames
 from engine import checkpoint
+from engine.bare import LoadedContent, load_trained
 from engine.device import Precision, choose_device
 from engine.job import to_device
-from engine.schema import RunContent
+from engine.weights import Made, load_weights
 
 # Neither Pillow nor torchvision reads these; the packages that do bring a copy of ffmpeg along.
 VIDEOS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
@@ -47,7 +47,7 @@ class ClassTable:
     an image to a side, or None where decode_frames() does it.
     """
 
-    def __init__(self, content: RunContent) -> None:
+    def __init__(self, content: LoadedContent) -> None:
         self.classes = content["classes"]
         self.outputs = len(self.classes)
         self.shown = min(5, self.outputs)
@@ -82,7 +82,7 @@ class AngleTable:
     outputs = 1
     header = ["angle", "degrees"]
 
-    def __init__(self, content: RunContent) -> None:
+    def __init__(self, content: LoadedContent) -> None:
         self.degrees = content["degrees"]
 
     def rows(self, outputs: Tensor) -> list[list]:
@@ -106,13 +106,15 @@ TABLES = {"classification": ClassTable, "regression": AngleTable}
 def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> None:
     """Prints the predictions of a run's checkpoint for images, folders of images and the frames of animations.
 
-    overrides: settings that do not change the network. For one image lines of text are printed, otherwise CSV with a
-    line for each image, once all are done: path, frame (counted from 1, empty for a still image), then the task's
-    columns. Raises ValueError for weights without settings, a path that does not exist, and a file that is no image.
+    overrides: settings that do not change the network, or what weights alone are of (engine/bare.py). For one image
+    lines of text are printed, otherwise CSV with a line for each image, once all are done: path, frame (counted from 1,
+    empty for a still image), then the task's columns. Raises ValueError for weights that cannot be used, a path that
+    does not exist, and a file that is no image.
     """
-    content = checkpoint.load_run(weights)
+    content = load_trained(weights, overrides)
     files = image_files(paths)
-    settings = saved_settings(content["settings"], weights, overrides)
+    machine = {name: value for name, value in overrides.items() if name not in TOLD}
+    settings = saved_settings(content["settings"], weights, machine)
     # older checkpoints do not hold their task: then the row of their data set says it; a folder of images has no row
     row = DATASETS.get(settings.dataset)
     task = content.get("task") or ("classification" if row is None else row.task)
@@ -150,23 +152,18 @@ def image_files(paths: list[str]) -> list[str]:
     return files
 
 
-def load_network(settings: Settings, content: RunContent, outputs: int, weights: Path) -> torch.nn.Module:
+def load_network(settings: Settings, content: LoadedContent, outputs: int, weights: Path) -> torch.nn.Module:
     """The network of a checkpoint in eval mode on the settings' device, with the averaged weights if there are any."""
     device = choose_device(settings.gpu)
-    network = models.create(
-        settings.net,
-        num_classes=outputs,
-        in_channels=content["in_channels"],
-        image_size=content["image_size"],
-        width=settings.width,
-    )
-    checkpoint.load_weights(network, checkpoint.network_weights(content), weights)
+    made = Made(settings.net, outputs, content["in_channels"], content["image_size"], settings.width)
+    network = made.network()
+    load_weights(network, checkpoint.network_weights(content), weights, made)
     return to_device(network, device, settings.channels_last).eval()
 
 
 @torch.inference_mode()
 def predictions(
-    files: list[str], network: torch.nn.Module, table, settings: Settings, content: RunContent
+    files: list[str], network: torch.nn.Module, table, settings: Settings, content: LoadedContent
 ) -> Iterator[list]:
     """Yields [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
     precision = Precision.choose(settings.amp, next(network.parameters()).device)
@@ -179,7 +176,7 @@ def predictions(
 
 
 def read_images(
-    files: list[str], table, settings: Settings, content: RunContent
+    files: list[str], table, settings: Settings, content: LoadedContent
 ) -> Iterator[tuple[list[tuple], Tensor]]:
     """Yields ([(path, frame), ...], uint8 N x C x S x S) for up to CHUNK frames at a time.
 
@@ -207,7 +204,7 @@ def read_images(
                 yield names[first : first + CHUNK], resized(Split(pixels, torch.zeros(len(pixels))), size).images
 
 
-def normalised(pixels: Tensor, content: RunContent, device: torch.device) -> Tensor:
+def normalised(pixels: Tensor, content: LoadedContent, device: torch.device) -> Tensor:
     """The images, uint8 N x C x S x S, normalised on the device as the test images were: float32, N x C x S x S."""
     count = len(pixels)
     source = ImageSource(pixels, torch.zeros(count), content["mean"], content["std"], NO_AUGMENTATION, device)

@@ -10,6 +10,7 @@ import yaml
 from conf import Settings
 from conf.resolve import saved_settings
 from engine import checkpoint
+from engine.agreement import check_state
 from engine.distributed import Processes, process_group, restarts
 from engine.folders import Folders, begun_run, newest_run
 from engine.job import Job, make_job
@@ -85,4 +86,5 @@ def latest_job(folder: Path, overrides: dict[str, object], processes: Processes)
     job = make_job(saved_settings(content["settings"], path, overrides), None, processes)
     if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
         raise ValueError(f"{path}: {job.settings.dataset} is not the data set that it was; bring that back")
+    check_state(content, job, path)
     return path, content, job

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 
 import datasets
-import models
-from conf import UNTRAINED, Settings
+from conf import TOLD, UNTRAINED, Settings
 from conf.datasets import find_row
 from conf.resolve import reject_unused_settings, saved_settings
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.loaders import make_batches
 from engine import checkpoint
+from engine.bare import LoadedContent, load_trained
 from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
-from engine.schema import RunContent
 from engine.tasks import TASKS, Task
+from engine.weights import Made, load_pretrained, load_weights
 from models import fast_path
 from models.registry import entry
 from models.summary import mac_count, parameter_count
@@ -93,9 +93,10 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     streaming = datasets.Streaming(round(settings.memory * 1e9), settings.workers, settings.random_resized_crop)
     data = datasets.load(row, Path(settings.data), settings.size or None, streaming)
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
-    network = make_network(settings, data)
+    made = how_made(settings, data)
+    network = made.network()
     if start is not None:
-        load_pretrained(network, start, weights)
+        load_pretrained(network, start, weights, made)
     size, channels = data.train.images.shape[-1], data.train.images.shape[1]
     macs = mac_count(network, channels, size)
     precision = Precision.choose(settings.amp, device)
@@ -118,31 +119,29 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     )
 
 
-def job_from_checkpoint(weights: Path, overrides: dict[str, object]) -> tuple[Job, RunContent]:
-    """The job of a checkpoint, with its weights loaded, and the checkpoint's content.
+def job_from_checkpoint(weights: Path, given: dict[str, object]) -> tuple[Job, LoadedContent]:
+    """The job of a file of weights, with its weights loaded, and what is known of them (engine/bare.py).
 
-    overrides: settings that replace the checkpoint's and do not change the network.
-    Raises ValueError where the checkpoint holds weights only, or its data set is missing or has other classes.
+    given: the settings of the command line: those that replace a checkpoint's and do not change the network, or what
+    weights alone are of. Raises ValueError as load_trained() does, or where its data set is missing or has other
+    classes.
     """
-    content = checkpoint.load_run(weights)
+    content = load_trained(weights, given, free=("dataset",))
+    overrides = {name: value for name, value in given.items() if name not in TOLD or name == "dataset"}
     job = make_job(saved_settings(content["settings"], weights, overrides | UNTRAINED))
     if list(job.dataset.classes) != content["classes"]:
         raise ValueError(
             f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"
         )
-    checkpoint.load_weights(job.network, checkpoint.network_weights(content), weights)
+    state = checkpoint.network_weights(content)
+    load_weights(job.network, state, weights, how_made(job.settings, job.dataset))
     return job, content
 
 
-def make_network(settings: Settings, data: datasets.Dataset) -> nn.Module:
-    """The network of the settings with new weights, for the classes and images of the data set."""
-    return models.create(
-        settings.net,
-        num_classes=len(data.classes),
-        in_channels=data.train.images.shape[1],
-        image_size=data.train.images.shape[-1],
-        width=settings.width,
-    )
+def how_made(settings: Settings, data: datasets.Dataset) -> Made:
+    """How the network of the settings is made, for the classes and images of the data set."""
+    channels, side = data.train.images.shape[1], data.train.images.shape[-1]
+    return Made(settings.net, len(data.classes), channels, side, settings.width)
 
 
 def use_kernels(network: nn.Module, settings: Settings, precision: Precision) -> None:
@@ -163,18 +162,3 @@ def use_kernels(network: nn.Module, settings: Settings, precision: Precision) ->
 def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
     """The network on the device, its weights in the channels_last memory format if wanted."""
     return network.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
-
-
-def load_pretrained(network: nn.Module, content: dict, path: Path) -> None:
-    """Loads the weights of a checkpoint as a start for training.
-
-    A classifier for another number of classes keeps its new weights, and a line is printed that says so.
-    Raises ValueError for the weights of another network.
-    """
-    state = checkpoint.network_weights(content)
-    own = network.state_dict()
-    for key in ("head.classifier.weight", "head.classifier.bias"):
-        if key in state and key in own and state[key].shape[0] != own[key].shape[0]:
-            print(f"{key}: made new, {path} has {state[key].shape[0]} classes and this run {own[key].shape[0]}")
-            state[key] = own[key]
-    checkpoint.load_weights(network, state, path)
