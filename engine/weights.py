@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import models
-from engine.checkpoint import check_run, is_run, network_weights
+from engine import checkpoint
 from engine.schema import TrainedContent
 
 # Under these names other projects keep weights, those that are averaged over the training first.
@@ -123,9 +124,9 @@ def load_pretrained(network: nn.Module, content: dict, path: Path, made: Made) -
     Raises ValueError for the weights of another network.
     """
     own = network.state_dict()
-    if is_run(content):
-        check_run(content, TrainedContent, path)
-        state = network_weights(content)
+    if checkpoint.is_run(content):
+        checkpoint.check_run(content, TrainedContent, path)
+        state = checkpoint.network_weights(content)
     else:
         state = find_weights(content, own, path)
     for key in ("head.classifier.weight", "head.classifier.bias"):
@@ -133,6 +134,27 @@ def load_pretrained(network: nn.Module, content: dict, path: Path, made: Made) -
             print(f"{key}: made new, {path} has {state[key].shape[0]} classes and this run {own[key].shape[0]}")
             state = {**state, key: own[key]}
     load_weights(network, state, path, made, advise=True)
+
+
+def create_with(name: str, path: Path, given: dict[str, object]) -> nn.Module:
+    """A network by name with the weights of a file, in train mode as models.create() makes it.
+
+    given: arguments of models.create(); a run's checkpoint says those that are missing. Raises ValueError for a file
+    that cannot be read, or weights that do not fit.
+    """
+    content = checkpoint.load(path)
+    if checkpoint.is_run(content):
+        checkpoint.check_run(content, TrainedContent, path)
+        known = {"num_classes": len(content["classes"]), "width": content["settings"].get("width", 1.0)}
+        known |= {key: content[key] for key in ("in_channels", "image_size")}
+        given = known | given
+    network = models.create(name, **given)
+    usual = {key: each.default for key, each in inspect.signature(models.create).parameters.items()}
+    made = Made(**{each.name: (usual | given | {"name": name})[each.name] for each in fields(Made)})
+    own = network.state_dict()
+    state = checkpoint.network_weights(content) if checkpoint.is_run(content) else find_weights(content, own, path)
+    load_weights(network, state, path, made)
+    return network
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path, made: Made, advise: bool = False) -> None:
