@@ -1,4 +1,4 @@
-"""A run goes on only with a state that it could have left itself; else one line names the part, and nothing is written."""
+"""A run goes on only with a state that it could have left itself; else one line names the part."""
 
 import copy
 
@@ -23,7 +23,7 @@ CHANGES = {
     "moment of another shape": (lambda c: of_optimizer(c, "exp_avg", torch.zeros(2)), "has a exp_avg of [2]"),
     "moments of sgd": (lambda c: of_optimizer(c, "momentum_buffer", torch.zeros(2)), "than adamw does"),
     "steps counted anew": (lambda c: of_optimizer(c, "step", torch.zeros(())), "another number of steps than 63"),
-    "a parameter less": (lambda c: c["optimizer"]["state"].pop(0), "and the network has 37"),
+    "a parameter less": (lambda c: c["optimizer"]["state"].pop(0), "and the network has 38"),
     "another decay": (lambda c: c["optimizer"]["param_groups"][0].update(weight_decay=0.3), "another weight_decay"),
     "another rate": (lambda c: c["optimizer"]["param_groups"][0].update(lr=0.3), "another learning rate"),
     "steps": (lambda c: c.update(batch=1, sums=[1.0] * 4), "its 'step' is 63, where 3 epochs of 21 steps and 1"),
