@@ -32,6 +32,7 @@ from engine import checkpoint
 from engine.bare import LoadedContent, load_trained
 from engine.device import Precision, choose_device
 from engine.job import to_device
+from engine.schema import ANGLE
 from engine.weights import Made, load_weights
 
 # Neither Pillow nor torchvision reads these; the packages that do bring a copy of ffmpeg along.
@@ -115,9 +116,8 @@ def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> No
     files = image_files(paths)
     machine = {name: value for name, value in overrides.items() if name not in TOLD}
     settings = saved_settings(content["settings"], weights, machine)
-    # older checkpoints do not hold their task: then the row of their data set says it; a folder of images has no row
-    row = DATASETS.get(settings.dataset)
-    task = content.get("task") or ("classification" if row is None else row.task)
+    # older checkpoints do not hold their task
+    task = content.get("task") or ("regression" if content["classes"] == [ANGLE] else "classification")
     table = TABLES[task](content)
     network = load_network(settings, content, table.outputs, weights)
     rows = list(predictions(files, network, table, settings, content))

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, TypedDict
 import torch
 from torch import Tensor
 
+ANGLE = "angle"  # the name in the place of the classes' where the task is a regression
 EXACT = 2**53  # up to here every whole number is a float too
 
 
@@ -198,6 +199,10 @@ def _contradictions(content: TrainedContent) -> Iterator[str]:
             yield f"its {key!r} has {len(content[key])} numbers for images of {channels} channels"
     if settings.get("size") and settings["size"] != content["image_size"]:
         yield f"its 'image_size' is {content['image_size']}, and its settings say -size {settings['size']}"
+    if any("\0" in value for value in settings.values() if isinstance(value, str)):
+        yield "its 'settings' have a word with a zero byte"
+    if "task" in content and (content["task"] == "regression") != (content["classes"] == [ANGLE]):
+        yield f"its 'task' is {content['task']} for {len(content['classes'])} classes"
     if bool(settings.get("ema")) != (content.get("averaged") is not None):
         yield "its 'averaged' and the setting 'ema' contradict each other"
 

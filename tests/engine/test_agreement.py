@@ -30,7 +30,7 @@ CHANGES = {
     "averages": (lambda c: c.update(averaged_steps=5), "its 'averaged_steps' is 5"),
     "weights": (lambda c: c["averaged"].pop("head.classifier.bias"), "'averaged' is of another network"),
     "history": (without_column, "its 'history' has no 'val loss'"),
-    "task": (lambda c: c.update(task="regression"), "digits is for classification"),
+    "task": (lambda c: c.update(task="regression"), "is regression for 10 classes"),
 }
 
 
