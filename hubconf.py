@@ -2,7 +2,8 @@
 
     torch.hub.load("path/to/this/folder", "cheapV3", source="local", num_classes=10)
 
-An entry point takes the arguments of models.create() but the name. The networks come untrained.
+An entry point takes the arguments of models.create() but the name, and weights="FILE": the checkpoint of a run, or
+weights alone, of this project or another. Without it the networks come untrained.
 """
 
 from __future__ import annotations
@@ -10,58 +11,76 @@ from __future__ import annotations
 # As modules only: torch.hub.list() takes everything that can be called for an entry point.
 import collections.abc
 import functools
+import importlib
 import inspect
 import pathlib
 import sys
 import types
 
-dependencies = ["torch"]  # all that models/ needs
+dependencies = ["torch"]  # all that models/ and the reading of weights need
+ABOUT_WEIGHTS = """
+weights  a file: of a run's checkpoint, which then says every argument that is not given, or of weights alone, under
+         any of the usual keys and prefixes. Raises ValueError that says how they differ where they do not fit.
+"""
 
 
-def _own_models() -> types.ModuleType:
-    """models/ of this folder, also in a program that has imported a `models` or `utils` of its own.
+NAMES = ("models", "utils", "conf", "engine")  # of the packages here that an entry point needs
+
+
+def _own(name: str) -> types.ModuleType:
+    """A module of this folder, also in a program that has imported a `models` or `utils` of its own.
 
     Such a program's modules step aside for the import and come back after it. In any other program the networks'
     modules stay importable by their names, which saving a whole network with pickle needs.
     """
     theirs = {name: module for name, module in _loaded().items() if not _is_ours(module)}
-    for name in theirs:
-        del sys.modules[name]
+    for other in theirs:
+        del sys.modules[other]
     try:
-        import models
+        return importlib.import_module(name)
     finally:
-        taken = {name.partition(".")[0] for name in theirs}
-        for name in _loaded():
-            if name.partition(".")[0] in taken:
-                del sys.modules[name]
+        taken = {other.partition(".")[0] for other in theirs}
+        for other in _loaded():
+            if other.partition(".")[0] in taken:
+                del sys.modules[other]
         sys.modules.update(theirs)
-    return models
 
 
 def _loaded() -> dict[str, types.ModuleType]:
-    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("models", "utils")}
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in NAMES}
 
 
 def _is_ours(module: types.ModuleType) -> bool:
     folder = pathlib.Path(__file__).resolve().parent
-    file = getattr(module, "__file__", None)
-    if file is None:
+    # a folder without __init__.py is a package without a file
+    place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    if place is None:
         return False
-    path = pathlib.Path(file).resolve()
-    return path.parent == folder or folder / "models" in path.parents
+    path = pathlib.Path(place).resolve()
+    return path.parent == folder or any(folder / name in path.parents for name in NAMES)
 
 
 def _entry_point(models: types.ModuleType, name: str) -> collections.abc.Callable:
-    """models.create(name, ...), with the text that torch.hub.help() shows."""
-    entry_point = functools.partial(models.create, name)
+    """models.create(name, ...) with weights, and with the text that torch.hub.help() shows."""
+
+    def entry_point(*arguments: object, weights: str | None = None, **named: object):
+        if weights is None:
+            return models.create(name, *arguments, **named)
+        named |= dict(zip(signature.parameters, arguments))  # noqa: B905, there may be fewer
+        return _own("engine.weights").create_with(name, pathlib.Path(weights), named)
+
+    signature = inspect.signature(functools.partial(models.create, name))
+    extra = inspect.Parameter("weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
+    *named, parts = signature.parameters.values()  # **parts is the last
+    entry_point.__signature__ = signature.replace(parameters=[*named, extra, parts])
     about_file = models.registry.entry(name).builder.__globals__["__doc__"]
     about_arguments = inspect.getdoc(models.create)
-    entry_point.__doc__ = f"{name}{inspect.signature(entry_point)}\n\n{about_file}\n{about_arguments}"
+    entry_point.__doc__ = f"{name}{inspect.signature(entry_point)}\n\n{about_file}\n{about_arguments}\n{ABOUT_WEIGHTS}"
     return entry_point
 
 
 def _entry_points() -> dict[str, collections.abc.Callable]:
-    models = _own_models()
+    models = _own("models")
     return {name: _entry_point(models, name) for name in models.names()}
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf import FIELDS, is_list, option, replaceable, value_type
+from conf import FIELDS, TOLD, is_list, option, replaceable, value_type
 from conf.knobs import MISSING, RECIPE_GROUPS
 from utils import OneLineParser, parse_bool
 
@@ -23,9 +23,9 @@ GROUPS = {
 # The commands that run instead of a new training run, each with the settings that are its own arguments.
 COMMANDS = {
     "resume": ("out", "dataset"),
-    "test": ("weights", "dataset"),
-    "export": ("weights", "dataset"),
-    "predict": ("weights",),
+    "test": ("weights", *TOLD),
+    "export": ("weights", *TOLD),
+    "predict": ("weights", *TOLD),
     "compare": ("out",),
     "reproduce": ("out", "data"),
 }
@@ -92,11 +92,27 @@ def add_setting(group, name: str, field: dataclasses.Field) -> None:
 
 
 def run(argv: list[str]) -> int:
-    """Does what the command line asks for; returns the exit status. Raises ValueError for the user's mistakes."""
+    """Does what the command line asks for; returns the exit status.
+
+    Raises ValueError for the user's mistakes, and where memory has run out.
+    """
     given = vars(make_parser().parse_args(argv))
     asked = {name: given.pop(name) for name in ("dry", "jobs", *COMMANDS) if name in given}
     check_commands(asked, given)
+    try:
+        return execute(asked, given, argv)
+    except (MemoryError, RuntimeError, OSError, ImportError, ValueError) as error:
+        from conf.resolve import settings
+        from engine.memory import is_out_of_memory, out_of_memory_line
 
+        if not any(map(is_out_of_memory, (error, error.__cause__))):  # an image's decoder hides it in a cause
+            raise
+        command = next((name for name in COMMANDS if name in asked), None)
+        raise ValueError(out_of_memory_line(error, command, None if command else settings(given))) from None
+
+
+def execute(asked: dict[str, object], given: dict[str, object], argv: list[str]) -> int:
+    """Calls the command that is asked for, or trains; returns the exit status."""
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
 
     if "export" in asked:
@@ -158,7 +174,7 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
             raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
     for name in ("test", "export", "predict"):
         if name in asked and "weights" not in given:
-            raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run")
+            raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run or weights alone")
     command = next((name for name in COMMANDS if name in asked), None)
     if "jobs" in asked and (command != "reproduce" or asked["jobs"] < 0):
         raise ValueError(f"-jobs {asked['jobs']}: goes with -reproduce and is 0 or more")
@@ -181,6 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"main.py: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except MemoryError:  # even importing took more than there is
+        print("main.py: memory ran out: make some free and give the same again", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # a run under way has its own way to stop (engine/interruption.py)
         print("main.py: stopped, before or after any training", file=sys.stderr)

@@ -100,9 +100,10 @@ TABLES = {"classification": ClassTable, "regression": AngleTable}
 def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> None:
     """Prints the predictions of a run's checkpoint for images, folders of images and the frames of animations.
 
-    overrides: settings that do not change the network. For one image lines of text are printed, otherwise CSV with a
-    line for each image, once all are done: path, frame (counted from 1, empty for a still image), then the task's
-    columns. Raises ValueError for weights without settings, a path that does not exist, and a file that is no image.
+    overrides: settings that do not change the network, or what weights alone are of (engine/bare.py). For one image
+    lines of text are printed, otherwise CSV with a line for each image, once all are done: path, frame (counted from 1,
+    empty for a still image), then the task's columns. Raises ValueError for weights that cannot be used, a path that
+    does not exist, and a file that is no image.
     """
     trained = load_trained(weights, overrides)
     files = image_files(paths)

@@ -14,6 +14,7 @@ from conf import Settings
 from conf.resolve import saved_settings
 from datasets.fingerprint import differences
 from engine import checkpoint
+from engine.agreement import check_state
 from engine.distributed import Processes, process_group, restarts
 from engine.folders import Folders, begun_run, newest_run
 from engine.job import Job, make_job
@@ -113,6 +114,7 @@ def job_to_resume(place: Path, overrides: dict[str, object], processes: Processe
     with places.told(settings):
         job = make_job(settings, None, processes)
     check_data(content, job, path)
+    check_state(content, job, path)
     return path, content, job
 
 

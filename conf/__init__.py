@@ -258,6 +258,9 @@ _TYPES = typing.get_type_hints(Settings)
 # What replaces the settings that weights were trained with where they are only used, by name.
 UNTRAINED = {name: f.metadata["untrained"] for name, f in FIELDS.items() if f.metadata["untrained"] is not MISSING}
 
+# The knobs that say of which network weights without a run are, and whose data set's classes and images they are for.
+TOLD = ("net", "dataset", "width", "size", *PARTS)
+
 
 def replaceable(training: bool) -> list[str]:
     """The knobs that a command line may give anew for a run's checkpoint: what was trained does not depend on them.

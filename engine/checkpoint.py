@@ -15,12 +15,14 @@ import re
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-from engine.schema import RunContent, TrainedContent, check
+from engine.memory import is_out_of_memory
+from engine.schema import LaterContent, RunContent, TrainedContent, check, check_agreement
 from models import registry
 
 _MARK = b"sha256:"
@@ -75,40 +77,82 @@ def save(path: Path, content: dict) -> None:
 def load(path: Path) -> dict:
     """The content of a checkpoint, on the CPU.
 
-    A file without a checksum is taken as a plain file of weights by torch.save, as other projects write them.
-    Raises ValueError for a file that is missing, damaged, or holds more than tensors and plain values, and for weights
-    that an earlier revision of their network was trained with.
+    A file without a checksum is taken as a file of weights by torch.save, as other projects write them.
+    Raises ValueError for a file that is missing, damaged, or holds more than tensors and plain values, for a checkpoint
+    of a run with a value that no run has saved, and for weights that an earlier revision of their network was trained
+    with.
     """
     try:
-        data = Path(path).read_bytes()
+        if not path.is_file():  # a pipe or a device could be read for ever
+            kind = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            raise ValueError(f"{path}: cannot be read ({kind}); give the path of a .pth file")
+        data = path.read_bytes()
+        verified = data[-_COMMENT_LENGTH:].startswith(_MARK)
+        if verified and hashlib.sha256(data[:-_COMMENT_LENGTH]).hexdigest().encode() != data[-64:]:
+            raise ValueError(f"{path}: damaged, its checksum does not match; take another checkpoint")
+        content = _unpickle(data, path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); give the path of a .pth file") from None
-    verified = data[-_COMMENT_LENGTH:].startswith(_MARK)
-    if verified:
-        body, digest = data[:-_COMMENT_LENGTH], data[-64:]
-        if hashlib.sha256(body).hexdigest().encode() != digest:
-            raise ValueError(f"{path}: damaged, its checksum does not match; take another checkpoint")
+    except MemoryError:
+        raise ValueError(f"{path}: not read, it wants more memory than there is") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint or a state dict")
+    if is_run(content):
+        if not verified:
+            raise ValueError(f"{path}: damaged, its checksum is gone; take another checkpoint")
+        check(content, LaterContent, path)
+        check_revision(content, path)
+    return content
+
+
+def is_run(content: dict) -> bool:
+    """Whether the content of a file is a run's, and not weights alone."""
+    settings = content.get("settings")
+    return "settings" in content and ("network" in content or (isinstance(settings, dict) and "net" in settings))
+
+
+def _unpickle(data: bytes, path: Path) -> object:
+    """What torch.save has written. Raises ValueError for anything else, and for what could run code."""
+    if refusal := _refusal(data):
+        raise ValueError(f"{path}: {refusal}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles, which weights_only refuses in the next line
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]{1,80}) was not an allowed global", str(error))
+        what = f"holds {found[1]}, more" if found else "is damaged or holds more"
         raise ValueError(
-            f"{path}: not read, it is damaged or holds more than tensors and plain values (it could run code)"
+            f"{path}: not read, it {what} than tensors and plain values (it could run code); of a network, save the "
+            "state_dict() alone"
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:  # torch raises whatever its zip reader and unpickler meet in damaged bytes
+        if is_out_of_memory(error):
+            raise MemoryError from None
         raise ValueError(f"{path}: not a checkpoint, or damaged ({type(error).__name__})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint or a state dict")
-    if "settings" in content and not verified:
-        raise ValueError(f"{path}: damaged, its checksum is gone; take another checkpoint")
-    check_revision(content, path)
-    return content
+
+
+def _refusal(data: bytes) -> str:
+    """Why a file is not given to torch.load; empty for most."""
+    if not data:
+        return "empty, not a checkpoint, or damaged; take another file"
+    try:
+        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
+    except Exception:  # no zip file: the older layout of torch.save, or something that torch.load refuses itself
+        return ""
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        return "a TorchScript program, not weights; save the network's state_dict() instead"
+    # torch.save compresses nothing, so that more bytes than the file has come from a damaged or a hostile file
+    if sum(entry.file_size for entry in entries) > len(data):
+        return "not a checkpoint, or damaged (it is compressed, which torch.save's files are not)"
+    return ""
 
 
 def check_revision(content: dict, path: Path) -> None:
     """Raises ValueError where the network of a run's checkpoint computes another function now than it did then."""
-    name = content.get("settings", {}).get("net")
+    name = content["settings"].get("net")
     if name in registry.names():
         made, now = content.get("revision", 1), registry.entry(name).revision
         if made != now:
@@ -124,10 +168,16 @@ def load_run(path: Path, keys: type = TrainedContent) -> RunContent:
     Raises ValueError where it holds bare weights only or lacks one of the keys, or as load() does.
     """
     content = load(path)
-    if "settings" not in content:
+    if not is_run(content):
         raise ValueError(f"{path}: holds weights only, not the network's name and data set; give a checkpoint of a run")
-    check(content, keys, path)
+    check_run(content, keys, path)
     return content
+
+
+def check_run(content: dict, keys: type, path: Path) -> None:
+    """Raises ValueError where the content of a run's checkpoint is not what `keys` of engine/schema.py says."""
+    check(content, keys, path)
+    check_agreement(content, keys, path)
 
 
 def by_epoch(paths: Iterable[Path]) -> list[Path]:
@@ -164,30 +214,12 @@ def load_newest(folder: Path) -> tuple[Path, RunContent]:
     raise ValueError(f"-resume {folder}: no checkpoint can be read ({'; '.join(damage)}); start the run anew")
 
 
-def network_weights(content: dict) -> dict[str, torch.Tensor]:
-    """The weights to evaluate from a loaded checkpoint: averaged ones where the run kept them.
-
-    A bare state dict is taken too; the prefix module. of wrapped networks is dropped.
-    """
-    state = content.get("averaged") or content.get("network") or content
-    return {key.removeprefix("module."): value for key, value in state.items()}
+def network_weights(content: TrainedContent) -> dict[str, torch.Tensor]:
+    """The weights to evaluate from a checkpoint of a run: averaged ones where the run kept them."""
+    averaged = content.get("averaged")
+    return content["network"] if averaged is None else averaged
 
 
 def weights_size(state: dict[str, torch.Tensor]) -> int:
     """Bytes of a file that holds these weights and nothing of the training."""
     return len(to_bytes(state))
-
-
-def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Loads a state dict. Raises ValueError, with the first difference, where it is of another network."""
-    own = network.state_dict()
-    for key in own:
-        if key not in state:
-            raise ValueError(f"{path}: weights of another network, {key} is missing; give the -net they were made with")
-        if not isinstance(state[key], torch.Tensor) or state[key].shape != own[key].shape:
-            shape = list(getattr(state[key], "shape", []))
-            raise ValueError(f"{path}: weights of another network, {key} is {shape}, not {list(own[key].shape)}")
-    extra = next((key for key in state if key not in own), None)
-    if extra is not None:
-        raise ValueError(f"{path}: weights of another network, this one has no {extra}")
-    network.load_state_dict(state)

@@ -20,7 +20,8 @@ from engine.device import Precision, check_compiler, choose_device, keep_freed_m
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
 from engine.tasks import TASKS, Task
-from engine.trained import make_network, streaming, to_content, view_of_data
+from engine.trained import how_made, streaming, to_content, view_of_data
+from engine.weights import load_pretrained
 from models import fast_path
 from models.registry import entry
 from models.summary import mac_count, parameter_count
@@ -102,9 +103,10 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     data = datasets.load(row, Path(settings.data), settings.size or None, streaming(settings))
     view = view_of_data(settings, data)
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
-    network = make_network(settings, view)
+    made = how_made(settings, view)
+    network = made.network()
     if start is not None:
-        load_pretrained(network, start, weights)
+        load_pretrained(network, start, weights, made)
     macs = mac_count(network, view.channels, view.side)
     precision = Precision.choose(settings.amp, device)
     if settings.kernels is not False:
@@ -142,18 +144,3 @@ def use_kernels(network: nn.Module, settings: Settings, precision: Precision) ->
             raise ValueError("it is for training on a CPU in float32")
     except ValueError as error:
         raise ValueError(f"-kernels true: {error}; leave it out") from None
-
-
-def load_pretrained(network: nn.Module, content: dict, path: Path) -> None:
-    """Loads the weights of a checkpoint as a start for training.
-
-    A classifier for another number of classes keeps its new weights, and a line is printed that says so.
-    Raises ValueError for the weights of another network.
-    """
-    state = checkpoint.network_weights(content)
-    own = network.state_dict()
-    for key in ("head.classifier.weight", "head.classifier.bias"):
-        if key in state and key in own and state[key].shape[0] != own[key].shape[0]:
-            print(f"{key}: made new, {path} has {state[key].shape[0]} classes and this run {own[key].shape[0]}")
-            state[key] = own[key]
-    checkpoint.load_weights(network, state, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import time
 
 import torch
@@ -60,6 +61,8 @@ class Run:
                 "-clip 1 or -amp off in a new run"
             ) from None
         except OSError as error:
+            if error.errno == errno.ENOMEM:  # memory, and not the disk
+                raise
             raise ValueError(
                 f"{error.filename or self.folders.checkpoints}: not written ({error.strerror or error}); older "
                 f"checkpoints are as they were: make room, then {again}"

@@ -97,15 +97,23 @@ class TrainState:
         }
 
     def restore(self, content: StateContent) -> None:
-        """Restores everything that to_checkpoint() saved."""
+        """Restores everything that to_checkpoint() saved; engine/agreement.py has checked that it fits."""
         self.network.load_state_dict(content["network"])
         if self.averaged is not None:
             self.averaged.module.load_state_dict(content["averaged"])
             self.averaged.n_averaged.fill_(content["averaged_steps"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        # the optimizer's state holds this step's learning rates; the schedule only counts
+        saved = content["optimizer"]
+        # copies, since tensors may share memory in a file, and are changed in place
+        moments = {
+            number: {name: each.clone() for name, each in kept.items()} for number, kept in saved["state"].items()
+        }
+        # of a group, only this step's learning rate: the rest is the settings', and the schedule only counts
+        own = self.optimizer.state_dict()["param_groups"]
+        groups = [mine | {"lr": each["lr"]} for mine, each in zip(own, saved["param_groups"], strict=True)]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.schedule.last_epoch = content["schedule"]["last_epoch"]
-        self.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty where the run computed in another type so far
+            self.scaler.load_state_dict(content["scaler"])
         for name in FIGURES:
             setattr(self, name, content[name])
 

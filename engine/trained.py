@@ -11,17 +11,18 @@ from pathlib import Path
 from torch import nn
 
 import datasets
-import models
-from conf import UNTRAINED, Settings
+from conf import TOLD, UNTRAINED, Settings
 from conf.datasets import DATASETS
 from conf.resolve import chosen_row, saved_settings
 from datasets.batches import EvaluationBatches
 from datasets.loaders import evaluation_batches
 from engine import checkpoint
+from engine.bare import load_content
 from engine.device import Precision, choose_device, keep_freed_memory, to_device
 from engine.places import Places
 from engine.schema import RunContent
 from engine.tasks import TASKS, Task
+from engine.weights import Made, load_weights
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,22 @@ class Trained:
 
 
 def load_trained(weights: Path, overrides: dict[str, object]) -> Trained:
-    """The network of a run's checkpoint. overrides: settings that do not change it.
+    """The network of a run's checkpoint, or of weights alone.
 
-    Raises ValueError where the checkpoint cannot be read or holds weights only.
+    overrides: settings that do not change the network, or what weights alone are of (engine/bare.py).
+    Raises ValueError as load_content() does.
     """
-    content = checkpoint.load_run(weights)
+    content = load_content(weights, overrides, free=("dataset",))
+    overrides = {name: value for name, value in overrides.items() if name not in TOLD or name == "dataset"}
     settings = saved_settings(content["settings"], weights, overrides | UNTRAINED)
     trained_on = saved_settings(content["settings"], weights, {})
     view = view_of_content(trained_on, content)
     device = choose_device(settings.gpu)
     if device.type == "cpu":
         keep_freed_memory()
-    network = make_network(settings, view)
-    checkpoint.load_weights(network, checkpoint.network_weights(content), weights)
+    made = how_made(settings, view)
+    network = made.network()
+    load_weights(network, checkpoint.network_weights(content), weights, made)
     return Trained(
         settings=settings,
         view=view,
@@ -79,17 +83,9 @@ def task_name(settings: Settings, content: RunContent) -> str:
     return content.get("task") or ("classification" if row is None else row.task)
 
 
-def make_network(settings: Settings, view: datasets.View) -> nn.Module:
-    """The network of the settings with new weights, for what the view shows it."""
-    return models.create(
-        settings.net,
-        num_classes=len(view.classes),
-        in_channels=view.channels,
-        image_size=view.side,
-        width=settings.width,
-        gate_start=settings.gate_start,
-        **settings.parts(),
-    )
+def how_made(settings: Settings, view: datasets.View) -> Made:
+    """How the network of the settings is made for what the view shows it."""
+    return Made.of(settings, len(view.classes), view.channels, view.side)
 
 
 def streaming(settings: Settings) -> datasets.Streaming:

@@ -14,7 +14,7 @@ import torch
 
 import main
 import models
-from conf import FIELDS
+from conf import FIELDS, PARTS
 from conf.resolve import settings as resolve
 from engine import checkpoint
 
@@ -67,12 +67,13 @@ class Code:
 
 def write_checkpoints(folder: Path) -> None:
     """Runs to go on with: damaged, of another version, made for other data, with code in it."""
-    settings = dataclasses.asdict(resolve({"net": "EffNet", "dataset": "digits"}))
+    settings = dataclasses.asdict(resolve({"net": "EffNet", "dataset": "digits", "ema": 0.0}))
     weights = models.create("EffNet", num_classes=10, in_channels=1, image_size=16).state_dict()
     content = {"settings": settings, "network": weights, "classes": list("0123456789"), "steps_per_epoch": 23}
     content |= {"mean": [0.5], "std": [0.5], "image_size": 16, "in_channels": 1, "averaged": None, "averaged_steps": 0}
     content |= dict.fromkeys(("epoch", "batch", "step"), 0) | dict.fromkeys(("loss", "rate", "seconds"), 0.0)
-    content |= {"sums": [], "history": [], **{key: {} for key in ("optimizer", "schedule", "scaler", "best")}}
+    content |= {"sums": [], "history": [], "scaler": {}, "best": {}, "schedule": {"last_epoch": 0}}
+    content |= {"optimizer": {"state": {}, "param_groups": []}}
     changes = {
         "newer": {"settings": settings | {"teleport": True}},
         "unsound": {"settings": settings | {"epochs": 0}},
@@ -167,7 +168,10 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -weights mine.yaml", "not a checkpoint, or damaged"),
     ("-test", "needs -weights"),
     ("-test -weights other.pth", "holds weights only"),
-    ("-test -weights other.pth -net cheapV3", "contradicts -test"),
+    ("-test -weights other.pth -net cheapV3 -dataset digits", "they are of cheapV2: give -net cheapV2"),
+    ("-test -weights old/pets/last.pth -net cheapV3", "is of a run and says it itself; leave -net out"),
+    ("-test -weights other.pth -net cheapV3 -dataset digits -b 3", "-b: contradicts -test"),
+    ("-test -weights other.pth -net cheapV3", "holds weights only; say with -net NAME and -dataset D"),
     ("-predict", "expected at least one argument"),
     ("-predict empty", "needs -weights"),
     ("-predict empty -weights other.pth", "holds weights only"),
@@ -282,11 +286,12 @@ def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
 
 
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
+TOLD = {"net", "dataset", "width", "size", *PARTS}
 ALSO = {
     "resume": {"out", "compile", "dataset", "kernels"},
-    "test": {"weights", "dataset"},
-    "export": {"weights", "dataset"},
-    "predict": {"weights"},
+    "test": {"weights", *TOLD},
+    "export": {"weights", *TOLD},
+    "predict": {"weights", *TOLD},
     "compare": {"out"},
     "reproduce": {"out", "data"},
 }

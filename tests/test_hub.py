@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import models
+from tests.helpers.runs import checkpoints
 
 ROOT = Path(models.__file__).parents[1]
 
@@ -93,3 +94,47 @@ def test_from_another_folder(tmp_path, imports, checks):
     (tmp_path / "program.py").write_text(PROGRAM.format(imports=imports, checks=checks, root=str(ROOT)))
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+WITH_WEIGHTS = """
+import sys
+import torch
+{imports}
+network = torch.hub.load({root!r}, "EffNet", source="local", weights={run!r})
+assert {run!r} and network.state_dict()["head.classifier.weight"].shape[0] == 10
+torch.save({{"model": {{"module." + key: value for key, value in network.state_dict().items()}}}}, "bare.pth")
+shape = dict(num_classes=10, in_channels=1, image_size=8)
+again = torch.hub.load({root!r}, "EffNet", source="local", weights="bare.pth", **shape)
+saved = torch.load({run!r}, weights_only=True)["averaged"]
+assert all(torch.equal(value, saved[key]) for key, value in again.state_dict().items())
+try:
+    torch.hub.load({root!r}, "EffNet", 10, 1, 16, source="local", weights="bare.pth")
+except ValueError as error:
+    assert "for images of 8x8 pixels, not 16x16" in str(error), error
+else:
+    raise AssertionError
+{checks}
+"""
+STILL_THEIRS = "assert models.mine == 'models' and utils.mine == 'utils'"
+
+
+@pytest.mark.parametrize(
+    ("imports", "checks"), [("", ""), ("import models, utils", STILL_THEIRS)], ids=["alone", "beside"]
+)
+def test_weights_of_a_run_and_of_others(finished, tmp_path, imports, checks):
+    (tmp_path / "models.py").write_text("mine = 'models'\n")
+    (tmp_path / "utils.py").write_text("mine = 'utils'\n")
+    run = str(checkpoints(finished) / "last.pth")
+    program = WITH_WEIGHTS.format(imports=imports, checks=checks, root=str(ROOT), run=run)
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_loading_leaves_the_programs_own_modules_in_place():
+    import engine.schema
+
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("engine", "models")}
+    torch.hub.load(str(ROOT), "EffNet", source="local", num_classes=10)
+    assert engine.schema is sys.modules["engine.schema"]
+    assert all(sys.modules.get(name) is module for name, module in before.items())

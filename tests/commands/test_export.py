@@ -226,7 +226,7 @@ def test_command_line_without_the_packages(run_folder, capsys, monkeypatch):
         ("-export tflite -weights other.pth", "tflite"),
         ("-export onnx -weights gone.pth", "gone.pth: cannot be read"),
         ("-export onnx -weights other.pth", "holds weights only"),
-        ("-export onnx -weights other.pth -net cheapV3", "-net: contradicts -export"),
+        ("-export onnx -weights other.pth -net cheapV3", "holds weights only; say with -net NAME and -dataset D"),
         ("-export onnx -weights other.pth -test", "-test: "),
         ("-export onnx -resume last", "-resume: "),
     ],

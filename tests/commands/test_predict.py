@@ -69,7 +69,7 @@ def make_weights(path: Path, net: str, classes: int, channels: int, size: int, *
     content = {
         "network": networks[0].state_dict(),
         "averaged": networks[1].state_dict(),
-        "settings": asdict(settings({"net": net, **given})),
+        "settings": asdict(settings({"net": net, "ema": 0.9, **given})),
         "classes": [f"class, {number}" for number in range(classes)],
         "mean": list(MEAN[:channels]),
         "std": list(STD[:channels]),

@@ -1,0 +1,98 @@
+"""Whether the state in a checkpoint is one that its own run could have left: of this network, optimizer and task.
+
+engine/schema.py compares what needs nothing but the checkpoint; this is done once the job of its settings is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from conf import Settings
+from engine import weights
+from engine.job import Job
+from engine.schedule import learning_rate_factor, make_optimizer
+from engine.schema import RunContent
+
+# What an optimizer's state dict says of how it computes, on a device or in a version of torch, and not of what.
+MACHINE = ("params", "lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
+
+
+def check_state(content: RunContent, job: Job, path: Path) -> None:
+    """Raises ValueError that names the first part of content from which the job cannot go on."""
+    for part in ("network", "averaged"):
+        if content[part] is not None:
+            weights.check_exact(content[part], job.network, f"{path}: its {part!r}")
+    for faults in (_of_figures(content, job), _of_moments(content, job), _of_hyperparameters(content, job)):
+        if fault := next(faults, None):
+            raise ValueError(f"{path}: {fault}; take another checkpoint")
+
+
+def _of_moments(content: RunContent, job: Job) -> Iterator[str]:
+    """Faults of what the optimizer keeps for each parameter: the names, the shapes and the counts."""
+    state, parameters = content["optimizer"]["state"], list(job.network.parameters())
+    parameter, kept = _after_a_step(job.settings)
+    if not state and (content["step"] == 0 or content["scaler"] or not kept):
+        return  # before the first step, or fp16's loss scaling has skipped all of them
+    if sorted(state) != list(range(len(parameters))):
+        yield f"its 'optimizer' is of {len(state)} parameters, and the network has {len(parameters)}"
+    for number, own in enumerate(parameters):
+        found = state[number]
+        if set(found) != set(kept):
+            yield f"its 'optimizer' keeps other values for a parameter than {job.settings.optimizer} does"
+        for name, example in kept.items():
+            shape = own.shape if example.shape == parameter.shape else example.shape
+            if (found[name].shape, found[name].dtype) != (shape, example.dtype):
+                yield f"its 'optimizer' has a {name} of {list(found[name].shape)} for a weight of {list(own.shape)}"
+            skipped = content["step"] if content["scaler"] else 0  # at most, by fp16's loss scaling
+            if name == "step" and not 0 <= content["step"] - found[name].item() <= skipped:
+                yield f"its 'optimizer' has counted another number of steps than {content['step']}"
+
+
+def _after_a_step(settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
+    """A parameter, and what the settings' optimizer keeps for it after a step."""
+    parameter = nn.Parameter(torch.zeros(2, 3))
+    module = nn.Module()
+    module.parameter, parameter.grad = parameter, torch.zeros(2, 3)
+    optimizer = make_optimizer(module, settings)
+    optimizer.step()
+    return parameter, optimizer.state[parameter]
+
+
+def _of_hyperparameters(content: RunContent, job: Job) -> Iterator[str]:
+    """Faults of the optimizer's groups: the checkpoint's settings decide what they are."""
+    groups = content["optimizer"]["param_groups"]
+    own = make_optimizer(job.network, job.settings).param_groups
+    if len(groups) != len(own):
+        yield f"its 'optimizer' has {len(groups)} groups of parameters, not {len(own)}"
+    for saved, group in zip(groups, own, strict=True):
+        for key in set(group) & set(saved) - set(MACHINE):
+            if type(saved[key]) is not type(group[key]) or saved[key] != group[key]:
+                yield f"its 'optimizer' has another {key} than the settings say"
+        factor = learning_rate_factor(content["step"], content["steps_per_epoch"], job.settings)
+        rate = saved.get("lr")
+        if type(rate) is not float or not math.isclose(rate, job.settings.lr * factor, rel_tol=1e-6, abs_tol=1e-300):
+            yield f"its 'optimizer' has another learning rate than the settings say for step {content['step']}"
+
+
+def _of_figures(content: RunContent, job: Job) -> Iterator[str]:
+    """Faults of the counts, and of the figures that the task makes."""
+    epoch, batch, step, length = (content[key] for key in ("epoch", "batch", "step", "steps_per_epoch"))
+    if batch > length or step != epoch * length + batch:
+        yield f"its 'step' is {step}, where {epoch} epochs of {length} steps and {batch} are behind it"
+    keys = {metric.key for metric in job.task.table}
+    if content.get("task", job.task.name) != job.task.name:
+        yield f"its 'task' is {content['task']}, and {job.settings.dataset} is for {job.task.name}"
+    wanted = {"step", "lr", "images per second", "seconds"}
+    wanted |= {f"{split} {key}" for split in ("train", *map(str.lower, job.evaluations)) for key in keys}
+    if content["history"] and (lacking := sorted(wanted - set(content["history"][0]))):
+        yield f"its 'history' has no {lacking[0]!r}"
+    if sums := content["sums"]:
+        try:
+            job.task.metrics(sums)
+        except (ValueError, ZeroDivisionError):
+            yield f"its 'sums' are not those of a {job.task.name}"

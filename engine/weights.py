@@ -1,0 +1,263 @@
+"""Weights in files of this project and of others: where in a file they are, and whether they fit a network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import models
+from conf import PARTS, Settings
+from engine import checkpoint
+from engine.schema import TrainedContent
+
+# Under these names other projects keep weights, those that are averaged over the training first.
+AVERAGED_NAMES = ("averaged", "ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema")
+NAMES = ("network", "state_dict", "model_state_dict", "model_state", "model", "net", "weights", "params", "module")
+WRAPPERS = ("module", "_orig_mod")  # parts of a weight's name that DistributedDataParallel and torch.compile add
+DEPTH = 3  # of dicts in dicts in which weights are looked for
+SIDES = (8, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
+WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.3, 1.4, 1.5, 2.0, 3.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a network was made: the arguments of models.create()."""
+
+    name: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+    width: float = 1.0
+    others: Mapping[str, object] = field(default_factory=dict)  # gate_start and the parts
+
+    @classmethod
+    def of(cls, settings: Settings, num_classes: int, in_channels: int, image_size: int) -> Made:
+        """How the network of the settings is made."""
+        others = {"gate_start": settings.gate_start, **settings.parts()}
+        return cls(settings.net, num_classes, in_channels, image_size, settings.width, others)
+
+    def network(self) -> nn.Module:
+        """A new network that is made so."""
+        shape = (self.num_classes, self.in_channels, self.image_size, self.width)
+        return models.create(self.name, *shape, **self.others)
+
+    def without_values(self) -> dict[str, Tensor]:
+        """The state dict of network(), of tensors that have a shape and a type but take no memory."""
+        with torch.device("meta"):
+            return self.network().state_dict()
+
+    def shapes(self, **others: object) -> dict[str, torch.Size]:
+        """The shapes of the weights of a network that is made so, but for `others`; empty where there is none."""
+        try:
+            state = replace(self, **others).without_values()
+        except ValueError:
+            return {}
+        return {key: value.shape for key, value in state.items()}
+
+
+def find_weights(content: dict, own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights in the content of a file that is no checkpoint of a run, by the names of a network's state dict, own.
+
+    They are the file's whole content, or lie under a key of it, in NAMES or not; of several, those that fit the network
+    are taken, averaged ones before others, and a line is printed that says which. Prefixes of wrappers are left out.
+    Raises ValueError where there are none, or where several fit and the names do not say which to take.
+    """
+    order = {name: number for number, name in enumerate((*AVERAGED_NAMES, "", *NAMES))}
+    found = []
+    for place, state in _state_dicts(content):
+        state = _unwrapped(state, own)
+        rank = min(order.get(name, len(order)) for name in place or ("",))
+        found.append((sum(map(len, _differences(state, own))), rank, place, state))
+    if not found:
+        raise ValueError(f"{path}: holds no weights, that is, no dict from names to tensors; save a state_dict()")
+    found.sort(key=lambda each: each[:2])
+    (least, rank, place, state), *others = found
+    if any(other[:2] == (least, rank) for other in others) and least == 0:
+        several = " and ".join(_shown(".".join(each[2])) for each in found[:2])
+        raise ValueError(f"{path}: holds several weights that fit, under {several}; save one of them alone")
+    if place:
+        print(f"{path}: takes the weights under {_shown('.'.join(place))}")
+    return state
+
+
+def _state_dicts(content: dict, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """(the keys that lead there, the tensors) of every dict from names to tensors in content."""
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield place, tensors
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, dict) and len(place) < DEPTH:
+            yield from _state_dicts(value, (*place, key))
+
+
+def _unwrapped(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict by the names that its weights had before the network was wrapped."""
+    names = {key: ".".join(part for part in key.split(".") if part not in WRAPPERS) for key in state}
+    if len(set(names.values())) == len(names):
+        state = {names[key]: value for key, value in state.items()}
+    if "n_averaged" not in own:  # AveragedModel's counter
+        state = {key: value for key, value in state.items() if key != "n_averaged"}
+    # a network that is an attribute of a larger module: all names begin with that attribute's
+    while state and not any(key in own for key in state):
+        first, rests = {key.partition(".")[0] for key in state}, [key.partition(".")[2] for key in state]
+        if len(first) > 1 or not all(rests):
+            break
+        state = dict(zip(rests, state.values(), strict=True))
+    return state
+
+
+def _differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """The names that are missing in state, those that own has not, and those of another shape or kind."""
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    return missing, unexpected, [key for key in own if key in state and not _is_like(state[key], own[key])]
+
+
+def _is_like(found: object, own: Tensor) -> bool:
+    """Whether a tensor can be copied to another without loss of meaning; half precision counts as floats."""
+    if not isinstance(found, Tensor) or found.layout is not torch.strided or found.is_meta or found.is_quantized:
+        return False
+    same = found.is_floating_point() == own.is_floating_point() and not found.is_complex()
+    return same and found.dtype is not torch.bool and found.shape == own.shape
+
+
+def load_pretrained(network: nn.Module, content: dict, path: Path, made: Made) -> None:
+    """Loads the weights in the content of a file as a start for training.
+
+    A classifier for another number of classes keeps its new weights, and a line is printed that says so.
+    Raises ValueError for the weights of another network.
+    """
+    own = network.state_dict()
+    if checkpoint.is_run(content):
+        checkpoint.check_run(content, TrainedContent, path)
+        state = checkpoint.network_weights(content)
+    else:
+        state = find_weights(content, own, path)
+    for key in ("head.classifier.weight", "head.classifier.bias"):
+        if key in state and key in own and state[key].shape[:1] != own[key].shape[:1] and state[key].ndim:
+            print(f"{key}: made new, {path} has {state[key].shape[0]} classes and this run {own[key].shape[0]}")
+            state = {**state, key: own[key]}
+    load_weights(network, state, path, made, advise=True)
+
+
+def create_with(name: str, path: Path, given: dict[str, object]) -> nn.Module:
+    """A network by name with the weights of a file, in train mode as models.create() makes it.
+
+    given: arguments of models.create(); a run's checkpoint says those that are missing. Raises ValueError for a file
+    that cannot be read, or weights that do not fit.
+    """
+    content = checkpoint.load(path)
+    if checkpoint.is_run(content):
+        checkpoint.check_run(content, TrainedContent, path)
+        known = {"num_classes": len(content["classes"]), "width": content["settings"].get("width", 1.0)}
+        known |= {key: content[key] for key in ("in_channels", "image_size")}
+        parts = {key: content["settings"].get(key) for key in PARTS}
+        given = known | {key: value for key, value in parts.items() if value is not None} | given
+    network = models.create(name, **given)
+    usual = {key: each.default for key, each in inspect.signature(models.create).parameters.items()}
+    shape = {key: (usual | given)[key] for key in ("num_classes", "in_channels", "image_size", "width")}
+    others = {key: value for key, value in given.items() if key not in (*shape, "literal")}
+    made = Made(name, **shape, others=others)
+    own = network.state_dict()
+    state = checkpoint.network_weights(content) if checkpoint.is_run(content) else find_weights(content, own, path)
+    load_weights(network, state, path, made)
+    return network
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path, made: Made, advise: bool = False) -> None:
+    """Loads a state dict into a network. Raises ValueError as check_fits() does."""
+    check_fits(network.state_dict(), state, path, made, advise)
+    network.load_state_dict(state)
+
+
+def check_fits(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, made: Made, advise: bool = False
+) -> None:
+    """Raises ValueError that says how a state dict differs from own, the network's, where it does, and why.
+
+    made: how the network was made. advise: whether the command line may say what network the weights are of.
+    """
+    if differences := _describe(state, own):
+        reason = _reason(state, made, advise)
+        raise ValueError(f"{path}: weights of another network than this {made.name}: {differences}; {reason}")
+
+
+def check_exact(state: Mapping[str, Tensor], network: nn.Module, what: str) -> None:
+    """Raises ValueError where a state dict is not one that the network itself has saved."""
+    own = network.state_dict()
+    differences = _describe(state, own)
+    if not differences and (other := next((key for key in own if state[key].dtype != own[key].dtype), None)):
+        differences = f"{other} is {state[other].dtype}, not {own[other].dtype}"
+    if differences:
+        raise ValueError(f"{what} is of another network than its settings say: {differences}; take another checkpoint")
+
+
+def _describe(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """How a state dict differs: the number of names of each kind, and the first of them; empty where it does not."""
+    missing, unexpected, unlike = _differences(state, own)
+    texts = []
+    if missing:
+        texts.append(f"{len(missing)} of {len(own)} weights missing ({_first(missing)})")
+    if unexpected:
+        texts.append(f"{len(unexpected)} unexpected ({_first(unexpected)})")
+    if unlike:
+        key = unlike[0]
+        found, wanted = state[key], own[key]
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        shown = f"{key} is {shape}, not {list(wanted.shape)}"
+        if shape == list(wanted.shape):
+            shown = f"{key} is {found.dtype}, not {wanted.dtype}"
+        texts.append(f"{len(unlike)} of another shape ({shown})")
+    return ", ".join(texts)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(map(_shown, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
+def _shown(name: str) -> str:
+    """A name from a file as a message shows it: escaped where it is not printable, cut where it is long."""
+    name = name[:80] + "..." * (len(name) > 80)
+    return name if name.isprintable() else ascii(name)
+
+
+def _reason(state: Mapping[str, Tensor], made: Made, advise: bool) -> str:
+    """What the weights are of, where another value of an argument of models.create() or another network fits them."""
+    shapes = {key: value.shape for key, value in state.items() if isinstance(value, Tensor)}
+    known = _classes_and_channels(shapes, made)
+    words = {
+        "num_classes": "{} classes, not {}",
+        "in_channels": "images of {} channels, not {}",
+        "image_size": "images of {0}x{0} pixels, not {1}x{1}",
+        "width": "a width of {:g}, not {:g}",
+    }
+    options = {"image_size": "-size", "width": "-width"}
+    usual = models.registry.entry(made.name).usual.get("image_size", 32)
+    trials = [{}, *({"image_size": side} for side in (usual, *SIDES)), *({"width": width} for width in WIDTHS)]
+    for trial in trials:
+        found = known | trial
+        if found and made.shapes(**found) == shapes:
+            what = " and ".join(words[key].format(value, getattr(made, key)) for key, value in found.items())
+            given = [f"{options[key]} {value:g}" for key, value in trial.items()] if advise and not known else []
+            return f"they are for {what}" + (f": give {' '.join(given)}" if given else "")
+    for name in models.names():
+        if made.shapes(name=name, **known, width=1.0, others={}) == shapes:
+            return f"they are of {name}" + (f": give -net {name}" if advise and not known else "")
+    return "give the -net they were made with" if advise else "take another file"
+
+
+def _classes_and_channels(shapes: dict[str, torch.Size], made: Made) -> dict[str, int]:
+    """The numbers of classes and channels that the shapes speak of, where they are not the network's own."""
+    own, found = made.shapes(), {}
+    for argument, axis in (("num_classes", 0), ("in_channels", 1)):
+        value = getattr(made, argument)
+        others = made.shapes(**{argument: value + 1})
+        key = next((key for key in own if own[key] != others.get(key)), None)
+        if key in shapes and len(shapes[key]) == len(own[key]) and shapes[key][axis] not in (0, value):
+            found[argument] = shapes[key][axis]
+    return found

@@ -1,0 +1,143 @@
+"""Weights of other projects: found wherever a file keeps them, or refused in one line that says why they do not fit."""
+
+import io
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+import models
+from engine import checkpoint
+from engine.weights import Made, find_weights, load_pretrained
+from tests.helpers.runs import checkpoints
+
+MADE = Made("EffNet_digits", num_classes=10, in_channels=1, image_size=8)
+NETWORK = MADE.network()
+STATE = NETWORK.state_dict()
+OTHER = {key: value + 1 for key, value in STATE.items()}
+
+
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + key: value for key, value in STATE.items()}
+
+
+FILES = {
+    "bare": STATE,
+    "state_dict": {"state_dict": STATE, "epoch": 3},
+    "beside an optimizer": {"model": STATE, "optimizer": {"state": {0: {"step": torch.zeros(())}}}},
+    "another project's settings": {"model_state_dict": STATE, "settings": {"lr": 0.1}},
+    "a name that nobody else uses": {"backbone_at_night": STATE},
+    "averaged before the last": {"model": OTHER, "ema": STATE},
+    "DistributedDataParallel": {"net": prefixed("module.")},
+    "compiled": prefixed("_orig_mod."),
+    "compiled in parts": {key.replace("blocks.", "blocks._orig_mod.", 1): value for key, value in STATE.items()},
+    "both, in dicts in dicts": {"checkpoint": {"weights": prefixed("module._orig_mod.module.")}},
+    "AveragedModel": {"model_ema": {"n_averaged": torch.tensor(5), **prefixed("module.")}},
+    "an attribute of a larger module": {"state_dict": prefixed("network.")},
+    "half precision": {key: value.half() if value.is_floating_point() else value for key, value in STATE.items()},
+}
+
+
+@pytest.mark.parametrize("content", FILES.values(), ids=FILES)
+def test_weights_are_found(content, tmp_path):
+    torch.save(content, tmp_path / "a.pth")
+    network = MADE.network()
+    load_pretrained(network, checkpoint.load(tmp_path / "a.pth"), tmp_path / "a.pth", MADE)
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(value, STATE[key], rtol=1e-3, atol=1e-6)
+
+
+def test_two_that_fit_are_not_chosen_between():
+    with pytest.raises(ValueError, match="under student and teacher; save one of them alone"):
+        find_weights({"student": STATE, "teacher": OTHER}, STATE, Path("a.pth"))
+
+
+def created(name: str, *arguments: int, **others: float) -> dict[str, torch.Tensor]:
+    return models.create(name, *arguments, **others).state_dict()
+
+
+MISFITS = {
+    "side": (created("EffNet_digits", 10, 1, 28), "for images of 28x28 pixels, not 8x8: give -size 28"),
+    "channels": (created("EffNet_digits", 10, 3, 8), "1 of another shape .*for images of 3 channels, not 1$"),
+    "network": (created("EffNet", 10, 1, 8), "of EffNet: give -net EffNet$"),
+    "cut": (
+        dict(list(STATE.items())[:-2]),
+        r"2 of 25 weights missing \(head.classifier.weight, head.classifier.bias\)",
+    ),
+    "more": (STATE | {"a\x1b[31m": torch.zeros(1)}, r"1 unexpected \('a\\x1b\[31m'\)"),
+    "kind": (STATE | {"head.classifier.bias": torch.zeros(10).long()}, "is torch.int64, not torch.float32"),
+    "none": ({"epoch": 3}, "holds no weights"),
+}
+
+
+@pytest.mark.parametrize(("state", "message"), MISFITS.values(), ids=MISFITS)
+def test_why_weights_do_not_fit(state, message):
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(MADE.network(), state, Path("a.pth"), MADE)
+
+
+def test_the_width_is_named():
+    made = Made("cheapV3_small", 10, 3, 32, 1.0)
+    with pytest.raises(ValueError, match="they are for a width of 0.5, not 1: give -width 0.5"):
+        load_pretrained(made.network(), created("cheapV3_small", 10, width=0.5), Path("a.pth"), made)
+
+
+def test_bare_weights_are_tested_as_the_run_was(finished, tmp_path, capsys, monkeypatch):
+    """The same figures and predictions from the weights alone, with -net and -dataset, as from the run's checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    run = checkpoints(finished) / "last.pth"
+    torch.save({"model": checkpoint.load_run(run)["averaged"]}, "bare.pth")
+    told = ["-net", "EffNet", "-dataset", "digits", "-size", "8"]
+    outputs = []
+    for words in ([str(run)], ["bare.pth", *told]):
+        assert main.main(["-test", "-weights", *words]) == 0
+        outputs.append([line for line in capsys.readouterr().out.splitlines() if "takes the weights" not in line])
+    assert outputs[0] == outputs[1] and len(outputs[0]) == 2
+    for words, message in (
+        (["bare.pth"], "holds weights only; say with -net NAME and -dataset D"),
+        (["bare.pth", *told[:4]], "for images of 8x8 pixels, not 16x16: give -size 8"),
+        ([str(run), "-net", "EffNet"], "is of a run and says it itself; leave -net out"),
+    ):
+        assert main.main(["-test", "-weights", *words]) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1
+
+
+def strange_files(folder: Path) -> dict[str, str]:
+    """Files that are no weights, by name, and a part of the line that refuses each."""
+    torch.save(NETWORK, folder / "whole.pth")
+    torch.save(STATE, folder / "bare.pth")
+    with zipfile.ZipFile(folder / "bare.pth") as plain, zipfile.ZipFile(folder / "deflated.pth", "w", 8) as deflated:
+        for entry in plain.infolist():
+            deflated.writestr(entry.filename, plain.read(entry))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 3), torch.zeros(1, 2)), folder / "script.pt")
+    (folder / "empty.pth").touch()
+    os.mkfifo(folder / "pipe.pth")
+    return {
+        "whole.pth": "save the state_dict() alone",
+        "deflated.pth": "it is compressed",
+        "script.pt": "a TorchScript program",
+        "empty.pth": "empty",
+        "pipe.pth": "no regular file",
+        ".": "a folder",
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX's")
+def test_files_that_are_no_weights(tmp_path):
+    for name, message in strange_files(tmp_path).items():
+        with pytest.raises(ValueError) as error:
+            checkpoint.load(tmp_path / name)
+        assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_older_layout_of_torch_save_is_read():
+    buffer = io.BytesIO()
+    torch.save(STATE, buffer, _use_new_zipfile_serialization=False)
+    assert list(checkpoint._unpickle(buffer.getvalue(), Path("a.pth"))) == list(STATE)
