@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 
 from engine.schema import RunContent, TrainedContent, check
 from models import registry
+from utils import write_atomically
 
 _MARK = b"sha256:"
 _COMMENT_LENGTH = len(_MARK) + 64
@@ -38,35 +37,6 @@ def to_bytes(content: dict) -> bytes:
     return body + _MARK + hashlib.sha256(body).hexdigest().encode()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a temporary file in the same folder, renames it, and syncs both; a failure leaves no file behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # other systems cannot open a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _umask() -> int:
-    """The process's mask of file permissions, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def save(path: Path, content: dict) -> None:
     """Writes a checkpoint in place of an older one, or fails and leaves the older one as it was."""
     write_atomically(path, to_bytes(content))
@@ -80,6 +50,8 @@ def load(path: Path) -> dict:
     that an earlier revision of their network was trained with.
     """
     try:
+        if not (Path(path).is_file() or Path(path).is_dir()) and Path(path).exists():
+            raise OSError(0, "a pipe or a device, not a file")  # reading one could wait for ever
         data = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); give the path of a .pth file") from None

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from conf import Settings
 
+SETTINGS = "settings.yaml"
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -26,6 +28,7 @@ class Folders:
     def new(cls, settings: Settings) -> Folders:
         """The folders of a new run, not made yet: named by its data set and by -name, or by the time without it.
 
+        A folder of that -name without checkpoints or results, left by a run that ended before it saved, is taken over.
         Raises ValueError where -name is no plain word, or names a run that exists.
         """
         if any(part in settings.name for part in ("/", "\\", ":")) or settings.name.startswith("."):
@@ -33,15 +36,28 @@ class Folders:
         dataset = Path(settings.dataset).resolve().name
         stem = f"{dataset}-{settings.name or time.strftime('%Y%m%d-%H%M%S')}"
         folders, number = cls.of(settings, stem), 1
-        while folders.runs.exists() or folders.checkpoints.exists():
-            if settings.name:
-                raise ValueError(
-                    f"-name {settings.name}: {folders.checkpoints} exists; take another name, "
-                    f"or go on with -resume {folders.checkpoints}"
-                )
+        if settings.name and (taken := folders.taken()):
+            raise ValueError(f"-name {settings.name}: {taken} exists; take another name{folders.or_resume()}")
+        while not settings.name and (folders.runs.exists() or folders.checkpoints.exists()):
             number += 1
             folders = cls.of(settings, f"{stem}-{number}")
         return folders
+
+    def taken(self) -> Path | None:
+        """The one of the two folders that holds a run's files; None where neither does.
+
+        The first checkpoint is written before the first curve, and right after settings.yaml.
+        """
+        if self.checkpoints.exists():
+            names = {path.name for path in self.checkpoints.iterdir() if not path.name.startswith(".")}
+            if names - {SETTINGS}:
+                return self.checkpoints
+        return self.runs if self.runs.exists() else None
+
+    def or_resume(self) -> str:
+        """The advice to go on with the run, where there is something to go on with."""
+        saved = any(self.checkpoints.glob("*.pth"))
+        return f", or go on with -resume {self.checkpoints}" if saved else ""
 
 
 def begun_run(settings: Settings, text: str) -> Path | None:
@@ -55,7 +71,7 @@ def begun_run(settings: Settings, text: str) -> Path | None:
         for folder in place.glob("*")
         if (folder / "last.pth").exists()
         and not (folder / "result.json").exists()
-        and (folder / "settings.yaml").read_text(encoding="utf-8") == text
+        and (folder / SETTINGS).read_text(encoding="utf-8") == text
     ]
     return max(begun, key=lambda folder: folder.stat().st_mtime, default=None)
 
