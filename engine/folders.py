@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf import Settings
+from engine.run_lock import owner
 
 SETTINGS = "settings.yaml"
 
@@ -37,7 +38,7 @@ class Folders:
         stem = f"{dataset}-{settings.name or time.strftime('%Y%m%d-%H%M%S')}"
         folders, number = cls.of(settings, stem), 1
         if settings.name and (taken := folders.taken()):
-            raise ValueError(f"-name {settings.name}: {taken} exists; take another name{folders.or_resume()}")
+            raise ValueError(f"-name {settings.name}: {taken} {folders.why_taken()}")
         while not settings.name and (folders.runs.exists() or folders.checkpoints.exists()):
             number += 1
             folders = cls.of(settings, f"{stem}-{number}")
@@ -54,10 +55,12 @@ class Folders:
                 return self.checkpoints
         return self.runs if self.runs.exists() else None
 
-    def or_resume(self) -> str:
-        """The advice to go on with the run, where there is something to go on with."""
+    def why_taken(self) -> str:
+        """What stands in the way of a new run, and what to do."""
+        if process := owner(self.checkpoints):
+            return f"is being trained by {process}; take another name"
         saved = any(self.checkpoints.glob("*.pth"))
-        return f", or go on with -resume {self.checkpoints}" if saved else ""
+        return "exists; take another name" + (f", or go on with -resume {self.checkpoints}" if saved else "")
 
 
 def begun_run(settings: Settings, text: str) -> Path | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import errno
 import functools
 import io
 import sys
@@ -75,7 +74,6 @@ class RunLog:
         threads = set(threading.enumerate())
         with only_a_warning(f"{folder}: curves"):
             self.writer = SummaryWriter(str(folder), purge_step=purge_step)
-            self.file = max(folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns)
         threads = set(threading.enumerate()) - threads
         # the writer raises what its thread raised; the thread's own traceback would be a second message
         threading.excepthook = lambda failed: None if failed.thread in threads else self.hook(failed)
@@ -150,10 +148,9 @@ class RunLog:
 
     @curve
     def flush(self) -> None:
-        """Writes what is in memory."""
+        """Writes what is in memory; where somebody has removed the file, it begins anew."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.writer.flush()
-        if not self.file.exists():
-            raise FileNotFoundError(errno.ENOENT, "removed while the run writes to it", str(self.file))
 
     def close(self) -> None:
         self._close()

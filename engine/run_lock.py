@@ -12,6 +12,18 @@ from utils import lock
 LOCK = ".running"  # in the folder of checkpoints while a process trains there; it says which one
 
 
+def owner(folder: Path) -> str:
+    """The other process that trains in the folder, with its host; "" where none does."""
+    try:
+        with open(folder / LOCK, "r+b") as file:
+            if lock(file.fileno()):
+                return ""
+            file.seek(0)
+            return file.read(300).decode(errors="replace").strip() or "another process"
+    except OSError:
+        return ""
+
+
 class RunLock:
     """A context at whose end the lock of a folder is released, where take() has taken one."""
 
@@ -27,10 +39,8 @@ class RunLock:
         while self.handle < 0:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             if not self._lock(handle):
-                os.lseek(handle, 0, os.SEEK_SET)
-                owner = os.read(handle, 300).decode(errors="replace").strip()
                 os.close(handle)
-                raise ValueError(f"{folder}: is being trained by {owner or 'another process'}; wait for it, or stop it")
+                raise ValueError(f"{folder}: is being trained by {owner(folder)}; wait for it, or stop it")
             if self.path.exists() and os.path.samestat(os.fstat(handle), os.stat(self.path)):
                 self.handle = handle
             else:
