@@ -242,10 +242,13 @@ def launch(count: int, argv: list[str]) -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     program = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "main.py")
+    arguments = run.parse_args(["--standalone", f"--nproc-per-node={count}", program, *argv])
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup
+        arguments.signals_to_handle = "SIGTERM,SIGINT,SIGQUIT"
     try:
-        run.run(run.parse_args(["--standalone", f"--nproc-per-node={count}", program, *argv]))
-    except SignalException as signal:
-        return 128 + signal.sigval
+        run.run(arguments)
+    except SignalException as received:
+        return 128 + received.sigval
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode not in (2, 130, 143):  # those have said why
