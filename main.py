@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conf import FIELDS, TOLD, is_list, option, replaceable, value_type
 from conf.knobs import MISSING, RECIPE_GROUPS
+from engine.streams import lost_output, safe_streams
 from utils import OneLineParser, parse_bool
 
 GROUPS = {
@@ -44,6 +45,7 @@ def make_parser() -> OneLineParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
+    parser.color = False  # of Python 3.14, by control characters
     add_commands(parser.add_argument_group("instead of training from the start"))
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     for name, field in FIELDS.items():
@@ -189,9 +191,22 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line argv, by default this program's own; returns the exit status."""
+    """Runs the command line argv, by default this program's own; returns the exit status.
+
+    Whatever happens to stdout and stderr, the work is done (engine/streams.py); where a full disk took what was to be
+    printed, the status is 1.
+    """
+    with safe_streams():
+        status = guarded_run(sys.argv[1:] if argv is None else list(argv))
+        if lost := lost_output():
+            print(f"main.py: {lost}", file=sys.stderr)
+        return status or int(bool(lost))
+
+
+def guarded_run(argv: list[str]) -> int:
+    """run(), with one line on stderr for the user's mistakes, for files that cannot be used, and for Ctrl-C."""
     try:
-        return run(sys.argv[1:] if argv is None else list(argv))
+        return run(argv)
     except ValueError as error:
         print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

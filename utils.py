@@ -1,12 +1,17 @@
-"""A few helpers with more than one caller each. No file access, nothing at import."""
+"""A few helpers with more than one caller each: words, seeds, options, files that are written whole."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import glob
 import hashlib
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
@@ -35,6 +40,91 @@ def parse_bool(word: str) -> bool:
     if word.lower() in ("false", "0", "no", "off"):
         return False
     raise argparse.ArgumentTypeError(f"{word}: must be true or false")
+
+
+def printable(text: str, longest: int | None = None) -> str:
+    """The text without a character that a terminal or a file format would act on instead of showing it.
+
+    Control characters, halves of surrogate pairs (bytes of a name that is not UTF-8) and the marks that change the
+    direction of writing become escapes such as \\x1b. The middle of a text of more than `longest` characters is
+    left out.
+    """
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if longest is not None and len(text) > longest:
+        text = text[: longest // 2] + "…" + text[len(text) - (longest - longest // 2 - 1) :]
+    return text
+
+
+def lock(handle: int) -> bool:
+    """Locks an open file for this process; False where another process holds the lock.
+
+    The system takes the lock back when the process ends, however it ends, or closes the file. Forked processes do not
+    share it. Raises OSError where the file system has no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        os.lseek(handle, 1 << 30, os.SEEK_SET)  # a place behind the content: nobody can read a locked one
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a temporary file in the same folder, renames it, and syncs both; a failure leaves no file behind.
+
+    What a process that was killed within the same write has left is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, path.name)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
+        with os.fdopen(descriptor, "wb") as file:
+            with contextlib.suppress(OSError):  # without locks nothing sweeps it
+                lock(descriptor)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # other systems cannot open a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Removes the temporary files that write_atomically() left in a folder when its process was killed.
+
+    name: the file that was to be written; None for any. Those that a process still writes, here or on another machine,
+    are locked and stay.
+    """
+    for path in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
+        with contextlib.suppress(OSError):  # another process was faster, or the file system has no locks
+            with open(path, "r+b") as file:
+                if lock(file.fileno()):
+                    path.unlink()
+
+
+def _umask() -> int:
+    """The process's mask of file permissions, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 class OneLineParser(argparse.ArgumentParser):

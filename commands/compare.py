@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, NullFormatter
 
 from commands.finished_runs import COSTS, Row, newest_of_each_seed, read_runs, rows_of
 from engine import checkpoint
+from utils import printable
 
 FIGURES = ("train ", "val ", "test ", "best test ", "best val ")  # the keys of a result's metrics begin with these
 CHOSEN = "best epoch chosen on"
@@ -99,11 +100,17 @@ def csv_text(tables: dict[str, list[Row]]) -> str:
     return text.getvalue()
 
 
+def _shown(text: str) -> str:
+    """The text as matplotlib takes it: a $ is no formula's beginning."""
+    return printable(text).replace("$", r"\$")
+
+
 def plot(tables: dict[str, list[Row]]) -> Figure:
     """Two plots for each data set: the last epoch's error, or its loss, against MACs and against parameters."""
     legend = "{net}, {recipe}, {epochs} epochs {changed}"
     names = {
-        dataset: [textwrap.fill(legend.format(**row.labels()), 45) for row in rows] for dataset, rows in tables.items()
+        dataset: [textwrap.fill(_shown(legend.format(**row.labels())), 45) for row in rows]
+        for dataset, rows in tables.items()
     }
     heights = [max(4.0, 0.16 * len("\n".join(each).splitlines())) for each in names.values()]  # inches; legends fit
     figure = Figure(figsize=(14, sum(heights)), layout="constrained")
@@ -121,7 +128,10 @@ def plot(tables: dict[str, list[Row]]) -> Figure:
             wide = bool(drawn) and max(drawn) > 10 * min(drawn) > 0  # a narrow logarithmic axis has no tick to read
             label = f"{key}, %" if is_share else key
             axes.set(
-                xscale="log" if wide else "linear", xlabel={"macs": "MACs"}.get(cost, cost), ylabel=label, title=dataset
+                xscale="log" if wide else "linear",
+                xlabel={"macs": "MACs"}.get(cost, cost),
+                ylabel=label,
+                title=_shown(dataset),
             )
             axes.xaxis.set_major_formatter(EngFormatter())
             axes.xaxis.set_minor_formatter(NullFormatter())

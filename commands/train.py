@@ -16,12 +16,14 @@ from datasets.fingerprint import differences
 from engine import checkpoint
 from engine.agreement import check_state
 from engine.distributed import Processes, process_group, restarts
-from engine.folders import Folders, begun_run, newest_run
+from engine.folders import SETTINGS, Folders, begun_run, newest_run
 from engine.job import Job, make_job
 from engine.places import Places
 from engine.run import LAST, Run
+from engine.run_lock import RunLock
 from engine.schema import RunContent
 from engine.state import TrainState
+from utils import sweep
 
 
 def train(settings: Settings) -> dict:
@@ -36,9 +38,10 @@ def train(settings: Settings) -> dict:
             return continue_run(folder, {}, processes)
         weights = Path(settings.weights) if settings.weights else None
         job = processes.main_process_first(lambda: make_job(settings, weights, processes))
-        folders = processes.broadcast_from_main(lambda: new_folders(settings, text))
-        state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
-        return Run(job, state, folders).finish()
+        with RunLock() as lock:
+            folders = processes.broadcast_from_main(lambda: new_folders(settings, text, lock))
+            state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
+            return Run(job, state, folders).finish()
 
 
 def settings_text(settings: Settings) -> str:
@@ -47,11 +50,21 @@ def settings_text(settings: Settings) -> str:
     return yaml.safe_dump(plain, sort_keys=False)
 
 
-def new_folders(settings: Settings, text: str) -> Folders:
-    """Makes the folders of a new run and writes text, its settings.yaml. Raises ValueError where the name is taken."""
+def new_folders(settings: Settings, text: str, lock: RunLock) -> Folders:
+    """The folders of a new run; makes the one of checkpoints, locks it, and writes text, its settings.yaml.
+
+    Raises ValueError where the name is taken, or another process has just begun a run of that name.
+    """
     folders = Folders.new(settings)
-    folders.checkpoints.mkdir(parents=True)
-    checkpoint.write_atomically(folders.checkpoints / "settings.yaml", text.encode())
+    try:
+        folders.checkpoints.mkdir(parents=True, exist_ok=bool(settings.name))
+    except FileExistsError:  # another run without a name began in the same second
+        return new_folders(settings, text, lock)
+    lock.take(folders.checkpoints)
+    if settings.name:
+        Folders.new(settings)  # once more: a run of that name may have begun and ended in between
+    sweep(folders.checkpoints)
+    checkpoint.write_atomically(folders.checkpoints / SETTINGS, text.encode())
     return folders
 
 
@@ -69,21 +82,24 @@ def resume(run: str, out: Path, overrides: dict[str, object]) -> dict:
 
 def continue_run(place: Path, overrides: dict[str, object], processes: Processes) -> dict:
     """Trains the rest of the run whose checkpoints are at place, in each of the processes; returns its result."""
-    path, content, job = processes.main_process_first(lambda: job_to_resume(place, overrides, processes))
-    settings, folders = job.settings, Folders.beside(path.parent, job.settings.net)
-    if processes.is_main:
-        for unfinished in folders.checkpoints.glob(".*.pth.*.tmp"):  # left by a write that SIGKILL or a crash cut off
-            unfinished.unlink()
-        if path.name != LAST:
-            if place == path:
-                set_later_aside(folders.checkpoints, content["epoch"])
-            checkpoint.save(folders.checkpoints / LAST, content)  # replaces a damaged or a later one
-        if content["step"] and not folders.runs.is_dir():
-            print(f"no earlier curves at {folders.runs}: new ones begin there, metrics.csv has every epoch")
-    state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
-    state.restore(content)
-    print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
-    return Run(job, state, folders).finish()
+    folder = place if place.is_dir() else place.parent
+    with RunLock() as lock:
+        processes.broadcast_from_main(lambda: lock.take(folder) if folder.is_dir() else None)
+        path, content, job = processes.main_process_first(lambda: job_to_resume(place, overrides, processes))
+        settings, folders = job.settings, Folders.beside(path.parent, job.settings.net)
+        if processes.is_main:
+            sweep(folders.checkpoints)
+            sweep(folders.runs)
+            if path.name != LAST:
+                if place == path:
+                    set_later_aside(folders.checkpoints, content["epoch"])
+                checkpoint.save(folders.checkpoints / LAST, content)  # replaces a damaged or a later one
+            if content["step"] and not folders.runs.is_dir():
+                print(f"no earlier curves at {folders.runs}: new ones begin there, metrics.csv has every epoch")
+        state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
+        state.restore(content)
+        print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
+        return Run(job, state, folders).finish()
 
 
 def set_later_aside(folder: Path, epoch: int) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import re
 import sys
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterable
@@ -24,6 +22,7 @@ import torch
 from engine.memory import is_out_of_memory
 from engine.schema import LaterContent, RunContent, TrainedContent, check, check_agreement
 from models import registry
+from utils import write_atomically
 
 _MARK = b"sha256:"
 _COMMENT_LENGTH = len(_MARK) + 64
@@ -38,35 +37,6 @@ def to_bytes(content: dict) -> bytes:
     assert data[-_END_RECORD:-18] == b"PK\x05\x06" and data[-2:] == b"\0\0", "torch.save wrote another zip layout"
     body = data[:-2] + _COMMENT_LENGTH.to_bytes(2, "little")
     return body + _MARK + hashlib.sha256(body).hexdigest().encode()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a temporary file in the same folder, renames it, and syncs both; a failure leaves no file behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # other systems cannot open a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _umask() -> int:
-    """The process's mask of file permissions, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def save(path: Path, content: dict) -> None:
@@ -84,7 +54,7 @@ def load(path: Path) -> dict:
     """
     try:
         if not path.is_file():  # a pipe or a device could be read for ever
-            kind = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            kind = "a folder" if path.is_dir() else "a pipe or a device, not a file" if path.exists() else "no such file"
             raise ValueError(f"{path}: cannot be read ({kind}); give the path of a .pth file")
         data = path.read_bytes()
         verified = data[-_COMMENT_LENGTH:].startswith(_MARK)

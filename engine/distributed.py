@@ -9,18 +9,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+
+FOUND_WITHIN = timedelta(seconds=45)  # a launcher starts its processes at the same time
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+GRACE = 30.0  # seconds that torch's launcher gives a process to end by itself
 
 
 @dataclass(frozen=True)
@@ -99,41 +109,107 @@ def process_group(gpu: bool | None) -> Iterator[Processes]:
     """Connects the processes that torch's launcher started together with this one; without a launcher there is one.
 
     gpu: as choose_device takes it. gloo connects CPUs and nccl CUDA devices; each process has a device of its own.
+    Raises ValueError where the environment speaks of other processes and they do not come, or one of them has ended.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
+    if os.environ.get("WORLD_SIZE", "1") in ("", "1"):
         yield SINGLE_PROCESS
         return
+    if is_launched():
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     cuda = torch.cuda.is_available() and gpu is not False
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **_rendezvous())
-    processes = Processes(dist.get_rank(), world_size)
+    try:
+        if cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        store, rank, world_size = _rendezvous()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=world_size)
+    except (RuntimeError, ValueError, KeyError, OSError) as error:  # torch raises all of them
+        raise ValueError(_not_found(error)) from None
+    processes = Processes(rank, world_size)
     try:
         with contextlib.ExitStack() as stack:
             if not processes.is_main:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield processes
+    except RuntimeError as error:
+        if not _is_of_another_process(error):
+            raise
+        if is_launched():
+            time.sleep(GRACE)  # the launcher says which process it was, and ends this one with SIGTERM at once
+        raise ValueError(
+            f"process {rank} of {world_size}: another process has ended, and this one cannot go on without it; "
+            "what was saved is whole, go on with -resume"
+        ) from None
     finally:
         dist.destroy_process_group()
 
 
-def _rendezvous() -> dict[str, object]:
-    """Where the processes find each other.
+def _is_of_another_process(error: RuntimeError) -> bool:
+    """Whether the connection to another process broke. gloo's errors begin with a file of its source."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error).partition("]")[0]
+
+
+def _rendezvous() -> tuple[dist.Store, int, int]:
+    """(where the processes find each other, this one's rank, their number).
 
     After a restart they use a part of the launcher's store of their own: the rest still has the old addresses.
     """
-    environment = os.environ
-    if not restarts() or environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return {}
-    store = dist.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
+    _wait_for_master()
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=FOUND_WITHIN))
+    store.set_timeout(FOUND_WITHIN)
+    # a first word of each process: to connect, torch waits for the others much longer
     store = dist.PrefixStore(f"start-{restarts()}", store)
-    return {"store": store, "rank": int(environment["RANK"]), "world_size": int(environment["WORLD_SIZE"])}
+    store.set(f"here-{rank}", "")
+    store.wait([f"here-{number}" for number in range(world_size)], FOUND_WITHIN)
+    store.set_timeout(default_pg_timeout)
+    return store, rank, world_size
+
+
+def _wait_for_master() -> None:
+    """Returns once something listens at the main process's address, or this one is to; raises OSError if nothing does.
+
+    torch waits there three times as long as it is told to, and fills the terminal meanwhile.
+    """
+    environment = os.environ
+    if environment.get("RANK") == "0" and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    address = environment.get("MASTER_ADDR", ""), int(environment.get("MASTER_PORT") or 0)
+    give_up = time.monotonic() + FOUND_WITHIN.total_seconds()
+    while all(address):  # torch names the variable that is missing
+        try:
+            return socket.create_connection(address, timeout=5).close()
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.5)
+
+
+def _not_found(error: Exception) -> str:
+    """The line for the user where the processes of this run have not found each other."""
+    found = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return (
+        f"the environment has {' '.join(found)}, as a launcher of several processes sets them, and they do not find "
+        f"each other ({reason}); if they are left over: {_unset()}"
+    )
+
+
+def _unset() -> str:
+    """The command that removes what a launcher has left in the environment."""
+    return f"unset {' '.join(name for name in VARIABLES if name in os.environ)}"
+
+
+def _end_with(launcher: int) -> None:
+    """Waits until the launcher is dead, also by SIGKILL; then this process saves and ends as by SIGTERM."""
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(128 + signal.SIGTERM)  # it waits for another process that has ended
 
 
 def is_launched() -> bool:
     """Whether torch's launcher started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    return all(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"))
 
 
 def restarts() -> int:
@@ -142,7 +218,15 @@ def restarts() -> int:
 
 
 def wanted_processes(procs: int, gpu: bool | None) -> int:
-    """procs, or where that is 0 one for each visible CUDA device, at least one."""
+    """procs, or where that is 0 one for each visible CUDA device, at least one.
+
+    Raises ValueError where a launcher has started another number.
+    """
+    if procs and is_launched() and os.environ["WORLD_SIZE"] != str(procs):
+        raise ValueError(
+            f"-procs {procs}: the environment has WORLD_SIZE={os.environ['WORLD_SIZE']} from a launcher; leave out "
+            f"-procs, or where it is left over: {_unset()}"
+        )
     return procs or (max(1, torch.cuda.device_count()) if gpu is not False else 1)
 
 
@@ -158,10 +242,13 @@ def launch(count: int, argv: list[str]) -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     program = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "main.py")
+    arguments = run.parse_args(["--standalone", f"--nproc-per-node={count}", program, *argv])
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup
+        arguments.signals_to_handle = "SIGTERM,SIGINT,SIGQUIT"
     try:
-        run.run(run.parse_args(["--standalone", f"--nproc-per-node={count}", program, *argv]))
-    except SignalException as signal:
-        return 128 + signal.sigval
+        run.run(arguments)
+    except SignalException as received:
+        return 128 + received.sigval
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode not in (2, 130, 143):  # those have said why

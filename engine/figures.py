@@ -11,9 +11,16 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
+from utils import printable
+
 # Where the ranges of the true angle begin and end, as shares of the largest angle: narrow where most angles are.
 RANGE_EDGES = (-1.0, -0.6, -0.3, -0.1, -0.02, 0.02, 0.1, 0.3, 0.6, 1.0)
 TRUE_COLOUR, PREDICTED_COLOUR = "tab:green", "tab:red"
+
+
+def label(name: str) -> str:
+    """A class's name as matplotlib takes it: on one line, not too long, and a $ is no formula's beginning."""
+    return printable(name, longest=40).replace("$", r"\$")
 
 
 def confusion_figure(probabilities: Tensor, targets: Tensor, classes: tuple[str, ...]) -> Figure:
@@ -29,8 +36,9 @@ def confusion_figure(probabilities: Tensor, targets: Tensor, classes: tuple[str,
     axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
     axes.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 40:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
+        names = [label(name) for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=90)
+        axes.set_yticks(range(len(classes)), names)
     return figure
 
 
@@ -51,7 +59,8 @@ def mistakes_figure(
         axes = figure.add_subplot(4, 4, place)
         axes.imshow(images[number].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray")
         axes.set_axis_off()
-        title = f"{classes[targets[number]]}, taken for\n{classes[guess]} ({probabilities[number, guess]:.2f})"
+        true, taken_for = label(classes[targets[number]]), label(classes[guess])
+        title = f"{true}, taken for\n{taken_for} ({probabilities[number, guess]:.2f})"
         axes.set_title(title, fontsize=8)
     return figure
 

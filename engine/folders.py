@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf import Settings
+from engine.run_lock import owner
+
+SETTINGS = "settings.yaml"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Folders:
     def new(cls, settings: Settings) -> Folders:
         """The folders of a new run, not made yet: named by its data set and by -name, or by the time without it.
 
+        A folder of that -name without checkpoints or results, left by a run that ended before it saved, is taken over.
         Raises ValueError where -name is no plain word, or names a run that exists.
         """
         if any(part in settings.name for part in ("/", "\\", ":")) or settings.name.startswith("."):
@@ -51,15 +55,30 @@ class Folders:
         dataset = Path(settings.dataset).resolve().name
         stem = f"{dataset}-{settings.name or time.strftime('%Y%m%d-%H%M%S')}"
         folders, number = cls.of(settings, stem), 1
-        while folders.runs.exists() or folders.checkpoints.exists():
-            if settings.name:
-                raise ValueError(
-                    f"-name {settings.name}: {folders.checkpoints} exists; take another name, "
-                    f"or go on with -resume {folders.checkpoints}"
-                )
+        if settings.name and (taken := folders.taken()):
+            raise ValueError(f"-name {settings.name}: {taken} {folders.why_taken()}")
+        while not settings.name and (folders.runs.exists() or folders.checkpoints.exists()):
             number += 1
             folders = cls.of(settings, f"{stem}-{number}")
         return folders
+
+    def taken(self) -> Path | None:
+        """The one of the two folders that holds a run's files; None where neither does.
+
+        The first checkpoint is written before the first curve, and right after settings.yaml.
+        """
+        if self.checkpoints.exists():
+            names = {path.name for path in self.checkpoints.iterdir() if not path.name.startswith(".")}
+            if names - {SETTINGS}:
+                return self.checkpoints
+        return self.runs if self.runs.exists() else None
+
+    def why_taken(self) -> str:
+        """What stands in the way of a new run, and what to do."""
+        if process := owner(self.checkpoints):
+            return f"is being trained by {process}; take another name"
+        saved = any(self.checkpoints.glob("*.pth"))
+        return "exists; take another name" + (f", or go on with -resume {self.checkpoints}" if saved else "")
 
 
 def is_known_layout(folder: Path, net: str) -> bool:
@@ -78,7 +97,7 @@ def begun_run(settings: Settings, text: str) -> Path | None:
         for folder in place.glob("*")
         if (folder / "last.pth").exists()
         and not (folder / "result.json").exists()
-        and (folder / "settings.yaml").read_text(encoding="utf-8") == text
+        and (folder / SETTINGS).read_text(encoding="utf-8") == text
     ]
     return max(begun, key=lambda folder: folder.stat().st_mtime, default=None)
 

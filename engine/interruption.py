@@ -1,15 +1,23 @@
-"""Ctrl-C and SIGTERM: the first signal asks the run to stop after its step, a second ends the process at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first signal asks the run to stop after its step, a second ends the process at once.
+
+SIGHUP comes when the terminal is closed. Under nohup it is ignored, and stays so.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# Seconds within which another signal is the same wish: from a terminal, a process gets Ctrl-C itself and a second time
+# by its launcher, and SIGHUP by the system and by the shell.
+SAME_WISH = 1.0
 
 
 class Interrupted(SystemExit):
@@ -26,12 +34,14 @@ class Interruption:
     """
 
     def __init__(self, agree: Callable[[int], int] = int) -> None:
-        self.agree, self.received = agree, 0
+        self.agree, self.received, self.received_at = agree, 0, 0.0
         self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread install handlers
-            self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
+            for number in SIGNALS:
+                if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
+                    self.handlers[number] = signal.signal(number, self.receive)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -40,10 +50,12 @@ class Interruption:
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
-        if self.received:
+        if not self.received:
+            self.received, self.received_at = number, time.monotonic()
+            with contextlib.suppress(OSError):  # `| tee` has got Ctrl-C too and ended; print is not safe in a handler
+                os.write(2, b"\nstopping after this step; the same again stops at once\n")
+        elif time.monotonic() - self.received_at >= SAME_WISH:
             raise SystemExit(128 + number)
-        self.received = number
-        os.write(2, b"\nstopping after this step; the same again stops at once\n")  # print is not safe in a handler
 
     def check(self) -> None:
         """Raises Interrupted where one of the processes has received a signal."""

@@ -1,18 +1,25 @@
-"""The curves of a run in TensorBoard, over the global step, and its metrics.csv."""
+"""The curves of a run in TensorBoard, over the global step, and its metrics.csv.
+
+They cost no run: whatever goes wrong with them is one line on stderr, and the training goes on.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import io
+import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from engine.checkpoint import write_atomically
+from utils import printable, write_atomically
 
 
 class NoLog:
@@ -22,6 +29,38 @@ class NoLog:
         return lambda *values, **named: None
 
 
+@contextlib.contextmanager
+def only_a_warning(what: str) -> Iterator[None]:
+    """A context in which an exception is one line on stderr: `what` was not written."""
+    try:
+        yield
+    except Exception as error:
+        warn(what, error)
+
+
+def warn(what: str, error: Exception) -> None:
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    print(f"{what}: not written ({type(error).__name__}: {reason}); the run goes on", file=sys.stderr)
+
+
+def curve(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of RunLog that uses its writer. Once its file cannot be written, no more curves are."""
+
+    @functools.wraps(method)
+    def call(log: RunLog, *values: object) -> None:
+        if log.writer is None:
+            return
+        try:
+            method(log, *values)
+        except OSError as error:
+            log.writer = None
+            warn(f"{log.folder}: curves from here on", error)
+        except Exception as error:
+            warn(f"{log.folder}: {method.__name__}", error)
+
+    return call
+
+
 class RunLog:
     """Writes into the folder of one run. Steps count from 1; an evaluation after s steps is a point at s.
 
@@ -29,44 +68,63 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, purge_step: int = 0) -> None:
-        self.folder = folder
-        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self.folder, self.hook = folder, threading.excepthook
+        self.writer: SummaryWriter | None = None
+        self.is_table_lost = False
+        threads = set(threading.enumerate())
+        with only_a_warning(f"{folder}: curves"):
+            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        threads = set(threading.enumerate()) - threads
+        # the writer raises what its thread raised; the thread's own traceback would be a second message
+        threading.excepthook = lambda failed: None if failed.thread in threads else self.hook(failed)
 
+    @curve
     def steps(self, first: int, losses: list[float], rates: list[float]) -> None:
         """Writes the training loss and the learning rate of the steps first + 1, first + 2, ..."""
         for number, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=first + 1):
             self.writer.add_scalar("Train/loss", loss, number)
             self.writer.add_scalar("Train/lr", rate, number)
 
+    @curve
     def scalars(self, step: int, prefix: str, values: dict[str, float]) -> None:
         """Writes a point of the curve prefix/tag for each tag in values."""
         for tag, value in values.items():
             self.writer.add_scalar(f"{prefix}/{tag}", value, step)
 
+    @curve
     def graph(self, network: nn.Module, images: Tensor) -> None:
         """Writes the network's graph, traced in eval mode on the first of the images."""
         was_training = network.training
         with warnings.catch_warnings():  # tracing warns about itself and about every branch
             warnings.simplefilter("ignore")
-            self.writer.add_graph(network.eval(), images[:1])
-        network.train(was_training)
+            try:
+                self.writer.add_graph(network.eval(), images[:1])
+            finally:
+                network.train(was_training)
 
+    @curve
     def images(self, tag: str, images: Tensor, step: int) -> None:
         """Writes a grid of up to 64 images, N x C x H x W with values in 0..1."""
         from torchvision.utils import make_grid  # here: torchvision takes a second to load
 
         self.writer.add_image(tag, make_grid(images[:64], nrow=8), step)
 
+    @curve
     def figure(self, tag: str, figure, step: int) -> None:
-        self.writer.add_figure(tag, figure, step)
+        """Draws a matplotlib figure."""
+        with warnings.catch_warnings():  # about letters that the font lacks
+            warnings.simplefilter("ignore")
+            self.writer.add_figure(tag, figure, step)
 
+    @curve
     def hyperparameters(self, settings: dict[str, object], metrics: dict[str, float], step: int) -> None:
         """Writes the run's row of the HParams table. The tags of its metrics begin with Final/.
 
         All of it goes into the same event file; SummaryWriter.add_hparams would open a second run folder.
         """
         plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+            key: value if isinstance(value, bool | int | float) else printable(str(value))
+            for key, value in settings.items()
         }
         metrics = {f"Final/{tag}": value for tag, value in metrics.items()}
         for summary in hparams(plain, metrics):
@@ -80,10 +138,24 @@ class RunLog:
         table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(history)
-        write_atomically(self.folder / "metrics.csv", text.getvalue().encode())
+        path = self.folder / "metrics.csv"
+        try:
+            write_atomically(path, text.getvalue().encode())
+        except OSError as error:
+            if not self.is_table_lost:
+                warn(str(path), error)
+            self.is_table_lost = True
 
+    @curve
     def flush(self) -> None:
+        """Writes what is in memory; where somebody has removed the file, it begins anew."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.writer.flush()
 
     def close(self) -> None:
+        self._close()
+        threading.excepthook = self.hook
+
+    @curve
+    def _close(self) -> None:
         self.writer.close()

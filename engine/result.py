@@ -36,7 +36,7 @@ def make_result(job: Job, state: TrainState) -> dict:
         "epochs trained": state.epoch,
         "stopped early": state.epoch < settings.epochs,
         **{key: last[key] for key in ("train loss", "val loss") if key in last},
-        **job.task.result(test_metrics(last), test_metrics(best), best_epoch),
+        **job.task.result(split_metrics(last, "Test"), split_metrics(best, "Test"), best_epoch),
         "parameters": job.parameters,
         "macs": job.macs,
         "weights bytes": weights_size(state.network.state_dict()),
@@ -63,9 +63,10 @@ def to_json(result: dict) -> str:
     return json.dumps(plain, indent=2, allow_nan=False) + "\n"
 
 
-def test_metrics(row: dict) -> dict[str, float]:
-    """The metrics of the test set in a row of the history."""
-    return {key.removeprefix("test "): value for key, value in row.items() if key.startswith("test ")}
+def split_metrics(row: dict, split: str) -> dict[str, float]:
+    """The metrics of a split ("Train", "Val", "Test") in a row of the history."""
+    start = f"{split.lower()} "
+    return {key.removeprefix(start): value for key, value in row.items() if key.startswith(start)}
 
 
 def describe_result(result: dict, task: Task) -> str:

@@ -14,9 +14,9 @@ from engine.device import determinism
 from engine.folders import Folders
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
-from engine.logs import NoLog, RunLog
+from engine.logs import NoLog, RunLog, only_a_warning
 from engine.loop import NotFinite, evaluate, train_epoch
-from engine.result import describe_result, make_result, to_json
+from engine.result import describe_result, make_result, split_metrics, to_json
 from engine.schema import RunContent
 from engine.state import TrainState
 from models.registry import entry
@@ -45,7 +45,6 @@ class Run:
         again = f"python main.py -resume {self.folders.checkpoints}"
         try:
             with self.interruption, determinism(self.settings.deterministic):
-                self.log = self.open_log()
                 self.train()
             result = make_result(self.job, self.state)
             if self.processes.is_main:
@@ -63,35 +62,44 @@ class Run:
         except OSError as error:
             if error.errno == errno.ENOMEM:  # memory, and not the disk
                 raise
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise ValueError(
                 f"{error.filename or self.folders.checkpoints}: not written ({error.strerror or error}); older "
-                f"checkpoints are as they were: make room, then {again}"
+                f"checkpoints are as they were: {'make room' if full else 'mend that'}, then {again}"
             ) from None
         print(describe_result(result, self.job.task))
         return result
 
     def open_log(self) -> RunLog | NoLog:
-        """The log of the run's curves; points that an interrupted run wrote after this step are purged."""
+        """The log of the run's curves; points that an interrupted run wrote after this step are purged.
+
+        A checkpoint is written before its last step is evaluated or the evaluation logged, so that the last step's
+        points may lack: they are purged as well, and written again.
+        """
         state = self.state
         if not self.processes.is_main:
             return NoLog()
-        if not state.batch:
-            return RunLog(self.folders.runs, state.step + 1 if state.step else 0)
-        # The epoch's last step may have been logged with its evaluation; that is purged too, and its loss logged again.
         log = RunLog(self.folders.runs, state.step)
-        log.steps(state.step - 1, [state.loss], [state.rate])
+        if state.step:
+            log.steps(state.step - 1, [state.loss], [state.rate])
+        if state.history and not state.batch:
+            self.log_epoch(log)
         return log
 
     def train(self) -> None:
         """Trains every epoch that is left. Where it is interrupted, it saves first."""
-        if self.state.step == 0:
+        is_new = self.state.step == 0
+        if is_new:  # before anything else is written: a folder without a checkpoint cannot be resumed
             self.save(LAST)
-            if self.processes.is_main:
-                self.log_start()
+        self.log = self.open_log()
         self.saved_at = time.monotonic()
         try:
+            if is_new and self.processes.is_main:
+                self.log_start()
             while not self.is_over():
                 self.epoch()
+            if self.processes.is_main:
+                self.log_end()
         except Interrupted:
             self.save(LAST)
             raise
@@ -112,10 +120,7 @@ class Run:
             metrics[split] = evaluate(state.evaluated, batches, task, self.job.precision, self.processes)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, []
         is_best = self.note(metrics)
-        self.log_epoch(metrics)
-        if self.is_over() and self.processes.is_main:
-            self.log_end()
-        # last.pth is written last: once it is of this epoch, everything else of the epoch has been written
+        # before anything is logged, drawn or printed: a resume writes these again
         name = f"{self.settings.net}-{state.epoch}"
         regular = [f"{name}-regular.pth"] if state.epoch % REGULAR_EVERY == 0 else []
         best = [f"{name}-best.pth"] if is_best else []
@@ -124,6 +129,10 @@ class Run:
             self.remove_older("best", 1)
         if regular and self.settings.keep:
             self.remove_older("regular", self.settings.keep)
+        self.log_epoch(self.log)
+        texts = [f"{split.lower()} {task.describe(values)}" for split, values in metrics.items()]
+        speed = state.history[-1]["images per second"]
+        print(f"epoch {state.epoch}/{self.settings.epochs}  {'  |  '.join(texts)}  |  {speed:.0f} images/s", flush=True)
 
     def remove_older(self, kind: str, kept: int) -> None:
         """Removes the checkpoints of a kind except the newest `kept`."""
@@ -178,23 +187,15 @@ class Run:
         state.history.append(row | {"images per second": speed, "seconds": state.seconds})
         return state.is_best(self.job.task.score(metrics[self.job.chosen_on]))
 
-    def log_epoch(self, metrics: dict[str, dict[str, float]]) -> None:
+    def log_epoch(self, log: RunLog | NoLog) -> None:
+        """Logs the figures of the history's last epoch, and metrics.csv."""
         state, task = self.state, self.job.task
-        speed = state.history[-1]["images per second"]
-        self.log.scalars(
-            state.step,
-            "Train",
-            {
-                **task.train_tags(metrics["Train"]),
-                "images per second": speed,
-                "epoch": state.epoch,
-            },
-        )
+        row = state.history[-1]
+        counts = {"images per second": row["images per second"], "epoch": row["epoch"]}
+        log.scalars(state.step, "Train", task.train_tags(split_metrics(row, "Train")) | counts)
         for split in self.job.evaluations:
-            self.log.scalars(state.step, split, task.tags(metrics[split]))
-        self.log.table(state.history)
-        texts = [f"{split.lower()} {task.describe(values)}" for split, values in metrics.items()]
-        print(f"epoch {state.epoch}/{self.settings.epochs}  {'  |  '.join(texts)}  |  {speed:.0f} images/s", flush=True)
+            log.scalars(state.step, split, task.tags(split_metrics(row, split)))
+        log.table(state.history)
 
     def save(self, *names: str) -> None:
         """Writes checkpoints under these names; curves are flushed first, so that none is behind a checkpoint."""
@@ -225,8 +226,9 @@ class Run:
         """Logs the task's pictures of the test set, and the run's row in the HParams table."""
         result = make_result(self.job, self.state)
         job, step = self.job, self.state.step
-        found = tasks.predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
-        for name, figure in job.task.figures(*found, job.dataset).items():
-            self.log.figure(f"Test/{name}", figure, step)
+        with only_a_warning(f"{self.folders.runs}: pictures of the test set"):
+            found = tasks.predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
+            for name, figure in job.task.figures(*found, job.dataset).items():
+                self.log.figure(f"Test/{name}", figure, step)
         figures = {key: result[key] for key in job.task.final}
         self.log.hyperparameters(dataclasses.asdict(self.settings), figures, step)

@@ -199,7 +199,7 @@ MISTAKES = [
     ("-test -weights old/earlier_revision/last.pth", "trained as revision 1 of cheapV3, and this is revision 2"),
     ("-net cheapV3 -dataset digits -weights old/earlier_revision/last.pth", "trained as revision 1 of cheapV3"),
     ("-resume old/strange_key", "its 'history' is a str"),
-    ("-test -weights old/pets/last.pth", "weights of another network, head.classifier"),
+    ("-test -weights old/pets/last.pth", "2 of another shape (head.classifier"),
     ("-test -weights old/cut/last.pth", "damaged"),
     ("-test -weights old/code/last.pth", "could run code"),
     ("-test -weights old", "cannot be read"),
@@ -324,9 +324,16 @@ def test_as_a_program(tmp_path):
 
 
 def test_name_that_is_taken(place, capsys):
-    (place / "checkpoints" / "cheapV3" / "digits-try1").mkdir(parents=True)
+    folder = place / "checkpoints" / "cheapV3" / "digits-try1"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
     status, error = call(capsys, *"-net cheapV3 -dataset digits -name try1".split())
-    assert status == 2 and "take another name" in error
+    assert status == 2 and "take another name" in error and "-resume" not in error  # there is nothing to go on with
+    (folder / "last.pth").write_bytes(b"")
+    assert (
+        f"or go on with -resume {folder.relative_to(place)}"
+        in call(capsys, *"-net cheapV3 -dataset digits -name try1".split())[1]
+    )
 
 
 def test_json_settings_are_plain():

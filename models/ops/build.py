@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from utils import write_atomically
+
 SOURCE = Path(__file__).with_name("kernels.c")
 LANES = 8  # channels that the C code takes at a time; widths are multiples of it
 ACTIVATIONS = {"none": 0, "relu": 1, "hardswish": 2}  # the names that ops take, and the numbers that the C code takes
@@ -72,16 +74,14 @@ def _built(real: str) -> ctypes.CDLL | str:
     """
     compiler = shlex.split(os.environ.get("CC") or "cc")
     flags = [*FLAGS, *CPU_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()), f"-DREAL={real}"]
-    digest = hashlib.sha256(SOURCE.read_bytes() + repr([compiler, flags]).encode()).hexdigest()[:16]
-    path = Path(importlib.util.cache_from_source(str(SOURCE))).with_name(f"kernels-{digest}.so")
+    name = hashlib.sha256(SOURCE.read_bytes() + repr([compiler, flags]).encode()).hexdigest()[:16]
+    path = Path(importlib.util.cache_from_source(str(SOURCE))).with_name(f"kernels-{name}.so")
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
-                for words in ([*flags, "-c", SOURCE, "-o", compiled], ["-shared", compiled, "-o", linked]):
-                    subprocess.run([*compiler, *words], check=True, capture_output=True, text=True)
-                linked.replace(path)  # in one step: another process may be doing the same
+        if not _is_whole(path):
+            data = _compiled(compiler, flags)
+            # each in one step, as another process may be doing the same; where the two do not fit, it is built again
+            write_atomically(path, data)
+            write_atomically(_digest_of(path), hashlib.sha256(data).hexdigest().encode())
         library = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or [str(error)])[0]
@@ -92,6 +92,27 @@ def _built(real: str) -> ctypes.CDLL | str:
         assert library.shape_size() == ctypes.sizeof(Shape), "Shape differs from kernels.c"
         return library
     return f"the C compiler did not make it ({compiler[0]}: {reason[:200]})"
+
+
+def _digest_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the library is what was built: a power cut or a full disk can leave a part, and calling that crashes."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == _digest_of(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _compiled(compiler: list[str], flags: list[str]) -> bytes:
+    """The bytes of the shared library. Raises CalledProcessError, or OSError where there is no compiler."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+        for words in ([*flags, "-c", SOURCE, "-o", compiled], ["-shared", compiled, "-o", linked]):
+            subprocess.run([*compiler, *words], check=True, capture_output=True, text=True)
+        return linked.read_bytes()
 
 
 def call(function: str, dtype: torch.dtype, *arguments: Tensor | int | Shape) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,3 +166,12 @@ def test_newest_epoch_first(tmp_path):
     names = ["EffNet-9-best.pth", "EffNet-10-regular.pth", "my-net-3-100-regular.pth", "last.pth", "weights.pth"]
     paths = checkpoint.by_epoch(tmp_path / name for name in names)
     assert [path.name for path in paths] == ["my-net-3-100-regular.pth", "EffNet-10-regular.pth", "EffNet-9-best.pth"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_a_pipe_or_device_is_refused(tmp_path):
+    """Opening one could wait for ever, or read without end."""
+    os.mkfifo(tmp_path / "a.pth")
+    for path in (tmp_path / "a.pth", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="a pipe or a device"):
+            checkpoint.load(path)

@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ import torch
 import main
 from benchmarks import kill_test
 from datasets.batches import batch_bounds, shared
-from engine import checkpoint
+from engine import checkpoint, distributed
 from engine.distributed import SINGLE_PROCESS
+from engine.run_lock import owner
 from tests.helpers import distributed_worker
 
 ROOT = Path(main.__file__).parent
@@ -61,6 +64,33 @@ def test_many_processes_end_in_one_process_s_weights(one_process, tmp_path, coun
     for rank in range(count):
         for found in torch.load(tmp_path / f"{rank}.pt").values():
             assert_close(found, one_process)
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "left", [{"RANK": "0"}, {"RANK": "1"}, {"RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True"}, {}], ids=str
+)
+def test_a_launcher_s_left_over_variables_are_named(monkeypatch, left):
+    """torch would wait for half an hour for processes that nobody has started."""
+    for name, value in {**left, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "FOUND_WITHIN", timedelta(seconds=1))
+    with pytest.raises(ValueError, match="WORLD_SIZE=2.*: unset .*WORLD_SIZE MASTER_ADDR MASTER_PORT$"):
+        with distributed.process_group(gpu=False):
+            pass
+
+
+def test_another_number_of_processes_than_the_launcher_s(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="-procs 2: .*WORLD_SIZE=1.*unset"):
+        distributed.wanted_processes(2, gpu=False)
+    assert distributed.wanted_processes(1, gpu=False) == 1
 
 
 def started(words: list[str]) -> subprocess.Popen:
@@ -127,8 +157,20 @@ def test_a_process_that_dies_ends_the_others(tmp_path):
     _, error = process.communicate(timeout=60)
     assert time.monotonic() - died < 30
     assert process.returncode not in (0, 2) and "process 1 of 2 ended with status -9" in error
+    assert "Traceback" not in error and len(error.strip().splitlines()) == 1
     assert not any(Path(f"/proc/{number}").exists() for number in others)
     assert checkpoint.load_run(last_of(tmp_path))["step"] > 0
+
+
+@needs_proc
+@pytest.mark.slow
+def test_processes_end_when_their_launcher_is_killed(tmp_path):
+    """By SIGKILL, which no launcher can pass on; they save, and nobody holds the run any more."""
+    process = started([sys.executable, "main.py", *RUN, *EACH_STEP, "-procs", "2", "-out", str(tmp_path)])
+    wait_for_training(process, last_of(tmp_path))
+    process.kill()
+    printed, _ = process.communicate(timeout=60)  # returns when the last of them has ended
+    assert "all is saved" in printed and not owner(last_of(tmp_path).parent)
 
 
 @needs_proc

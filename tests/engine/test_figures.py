@@ -1,8 +1,11 @@
 """The pictures at the end of a run."""
 
+import io
+
+import pytest
 import torch
 
-from engine.figures import mistakes_figure
+from engine.figures import confusion_figure, label, mistakes_figure
 
 
 def test_worst_mistakes_are_mistakes_only():
@@ -14,3 +17,20 @@ def test_worst_mistakes_are_mistakes_only():
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["cat, taken for\ndog (0.80)", "cat, taken for\ndog (0.60)"]
     assert mistakes_figure(images, probabilities, torch.tensor([0, 1, 1, 0, 1]), ("cat", "dog")).axes == []
+
+
+NAMES = ("$", "$\\frac$", "a_$x$^", "\udcff", "\x00\x1b[31m", "two\nlines", "\u202egnp", "שלום", "🐈", "x" * 300, "")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_any_name_of_a_class_is_drawn():
+    """What matplotlib would take for a formula, and what no font and no encoding has."""
+    probabilities = torch.eye(len(NAMES)).roll(1, 0)
+    targets = torch.arange(len(NAMES))
+    for figure in (
+        confusion_figure(probabilities, targets, NAMES),
+        mistakes_figure(torch.zeros(len(NAMES), 1, 4, 4, dtype=torch.uint8), probabilities, targets, NAMES),
+    ):
+        figure.savefig(io.BytesIO(), format="png")
+    assert label("$5") == r"\$5" and label("two\nlines") == r"two\nlines"
+    assert label("a" * 30 + "b" * 270) == "a" * 20 + "…" + "b" * 19

@@ -1,5 +1,7 @@
 """The functions of models/ops against torch's own, in both of their forms; torch's checks of a registered operation."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -87,3 +89,23 @@ def test_registration(form, layout, channels):
         y = activated_conv.op(z, projection, "relu", *each).detach()
         plain = [tensor if tensor is None else tensor.detach() for tensor in (z, projection, *each)]
         torch.library.opcheck(activated_conv.backward_op, (torch.randn_like(y), *plain[:2], "relu", *plain[2:]))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no digest"])
+def test_a_damaged_library_is_built_again(tmp_path, monkeypatch, damage):
+    """In the cache beside a copy of the source. A process that loaded a part would be ended by the system."""
+    if not build.is_available(torch.float32):
+        pytest.skip("no C compiler with OpenMP")
+    monkeypatch.setattr(build, "SOURCE", tmp_path / "kernels.c")
+    build.SOURCE.write_bytes((Path(build.__file__).parent / "kernels.c").read_bytes())
+    monkeypatch.setattr(build, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in build.FLAGS))
+    first = build._built.__wrapped__("float")
+    path = Path(first._name)
+    whole = path.read_bytes()
+    if damage == "no digest":
+        build._digest_of(path).unlink()
+    else:
+        path.unlink()
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
+    assert build._built.__wrapped__("float").shape_size() == first.shape_size()
+    assert len(path.read_bytes()) == len(whole) and build._is_whole(path)
