@@ -19,6 +19,15 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     return " or ".join(by_lower[name] for name in close) if close else ", ".join(by_lower.values())
 
 
+def visible(text: str, keep: str = "") -> str:
+    """text with every character that is not printed as itself written out, such as \\x1b, except those in `keep`.
+
+    Names of files, classes and checkpoints come from anywhere: raw, a control character can clear a terminal or write
+    to its title, and a mark of writing direction can show a name backwards.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def derived_seed(seed: int, stream: str, number: int) -> int:
     """A 63-bit seed, derived from a run's seed, for the `number`-th use of a named stream of random numbers.
 

@@ -12,17 +12,17 @@ import datasets
 import models
 from conf import UNTRAINED, Settings
 from conf.datasets import find_row
-from conf.resolve import reject_unused_settings, saved_settings
+from conf.resolve import saved_settings
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.loaders import make_batches
 from engine import checkpoint
-from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
+from engine.checks import check_run
+from engine.device import Precision, keep_freed_memory
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
 from engine.schema import RunContent
 from engine.tasks import TASKS, Task
 from models import fast_path
-from models.registry import entry
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
 
@@ -77,16 +77,8 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
 
     Raises ValueError for settings that cannot run. Nothing is written except the packed data set.
     """
-    entry(settings.net)
     row = find_row(settings.dataset)
-    reject_unused_settings(settings, row)
-    device = choose_device(settings.gpu)
-    if settings.batch_size % processes.world_size:
-        raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes.world_size} processes")
-    if settings.sync_bn and device.type != "cuda":
-        raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
-    if settings.compile:
-        check_compiler(device)
+    device = check_run(settings, row, processes.world_size)
     if device.type == "cpu":
         keep_freed_memory()
     start = None if weights is None else checkpoint.load(weights)

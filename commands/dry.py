@@ -1,0 +1,48 @@
+"""-dry: the settings of a new run, checked as far as they can be without its data set, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import models
+from conf import Settings
+from conf.datasets import find_row
+from engine import checkpoint
+from engine.checks import check_run
+from engine.device import Precision
+from engine.distributed import wanted_processes
+from engine.folders import Folders
+from engine.job import use_kernels
+
+
+def dry(settings: Settings) -> None:
+    """Prints the settings. Raises ValueError where a run of them could not start; no run is begun."""
+    check_new_run(settings)
+    for name, value in dataclasses.asdict(settings).items():
+        print(f"{name}: {value}")
+
+
+def check_new_run(settings: Settings) -> None:
+    """Device, places to write, a network that can be built, and weights that fit it. Raises ValueError for the first
+    that is wrong.
+    """
+    row = find_row(settings.dataset)
+    device = check_run(settings, row, wanted_processes(settings.procs, settings.gpu))
+    for name in ("out", "data"):
+        place = Path(getattr(settings, name))
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"-{name} {place}: not a folder")
+    Folders.new(settings)
+    weights = checkpoint.load(Path(settings.weights)) if settings.weights else None
+    side = settings.size or row.size
+    shape = dict(in_channels=row.channels, image_size=side or 224)  # images of a folder may have any size
+    network = models.create(settings.net, 1 if row.task == "regression" else 100, width=settings.width, **shape)
+    if settings.kernels:
+        use_kernels(network, settings, Precision.choose(settings.amp, device))
+    if weights is not None and side:
+        state, own = checkpoint.network_weights(weights), network.state_dict()
+        for key in ("head.classifier.weight", "head.classifier.bias"):  # how many classes there are is not known yet
+            if key in state and key in own:
+                state[key] = own[key]
+        checkpoint.load_weights(network, state, Path(settings.weights))
