@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 LARGEST = 100_000  # bytes
-DECIMAL = re.compile(r"[-+]?[0-9]+$")
+DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$")
 
 
 def read_mapping(path: Path) -> dict[object, object]:
