@@ -6,7 +6,6 @@ import torch
 
 from conf import Settings
 from conf.datasets import DatasetRow
-from conf.resolve import reject_unused_settings
 from engine.device import check_compiler, choose_device
 from models.registry import entry
 
@@ -25,12 +24,11 @@ def check_run(settings: Settings, row: DatasetRow, processes: int) -> torch.devi
         raise ValueError(
             f"{settings.net}: made for {made}, and {row.name} has {has}; this network goes with -dataset {fitting}"
         )
-    reject_unused_settings(settings, row)
     device = choose_device(settings.gpu)
     if settings.batch_size % processes:
         raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes} processes")
     if settings.sync_bn and device.type != "cuda":
-        raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
+        raise ValueError(f"-sync-bn true: it is for CUDA devices only, not for {device}; leave it out of a new run")
     if settings.compile:
         check_compiler(device)
     return device

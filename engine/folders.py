@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Folders:
             if settings.name:
                 raise ValueError(
                     f"-name {settings.name}: {folders.checkpoints} exists; take another name, "
-                    f"or go on with -resume {folders.checkpoints}"
+                    f"or go on with -resume {shlex.quote(str(folders.checkpoints))}"
                 )
             number += 1
             folders = cls.of(settings, f"{stem}-{number}")

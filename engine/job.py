@@ -56,7 +56,7 @@ def describe_job(job: Job, folders: Folders) -> str:
     """The first lines of a run: network, data, recipe, device, and where it writes."""
     settings = job.settings
     images = {split: len(batches.index) for split, batches in job.evaluations.items()}
-    chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
+    chosen_on = "validation images" if job.chosen_on == "Val" else "test set (a run with -val chooses fairly)"
     several = f", {job.processes.world_size} processes" if job.processes.world_size > 1 else ""
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
@@ -149,7 +149,7 @@ def use_kernels(network: nn.Module, settings: Settings, precision: Precision) ->
         elif required:
             raise ValueError("it is for training on a CPU in float32")
     except ValueError as error:
-        raise ValueError(f"-kernels true: {error}; leave it out") from None
+        raise ValueError(f"-kernels true: {error}; leave it out of a new run") from None
 
 
 def to_device(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:

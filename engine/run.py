@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 
 import torch
@@ -41,7 +42,7 @@ class Run:
         finite or a file cannot be written, with the last checkpoint as it was.
         """
         print(describe_job(self.job, self.folders))
-        again = f"python main.py -resume {self.folders.checkpoints}"
+        again = f"python main.py -resume {shlex.quote(str(self.folders.checkpoints))}"
         try:
             with self.interruption, determinism(self.settings.deterministic):
                 self.log = self.open_log()

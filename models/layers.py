@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 import torch
@@ -67,7 +68,8 @@ def scaled(channels: int, width: float, multiple: int = 8) -> int:
     if width == 1.0:
         return channels
     if channels * width < 1:
-        raise ValueError(f"width {width:g}: leaves no channel of {channels}; give at least {1 / channels:.3g}")
+        least = math.ceil(1e4 / channels) / 1e4
+        raise ValueError(f"width {width:g}: leaves no channel of {channels}; give at least {least:g}")
     rounded = max(multiple, int(channels * width + multiple / 2) // multiple * multiple)
     return rounded if rounded >= 0.9 * channels * width else rounded + multiple
 
