@@ -38,11 +38,6 @@ def check_combinations(settings: Settings, given: dict[str, object], row: Datase
             f"-steps {settings.steps}: with -b {settings.batch_size} an epoch would have more than "
             f"{LARGEST_EPOCH:,} images; lower one of the two"
         )
-    if settings.random_resized_crop and row.reader != "folder":
-        raise ValueError(
-            f"-random-resized-crop {settings.random_resized_crop:g}: cuts from images as large as they are on disk, "
-            f"which {row.name} has no more; give -random-resized-crop 0, or a folder of images (-dataset PATH)"
-        )
     side = settings.size or row.size
     if side and settings.crop >= side:
         raise ValueError(

@@ -7,6 +7,7 @@ gigabytes), a name that stands twice (YAML keeps the last one and says nothing),
 
 from __future__ import annotations
 
+import collections
 import re
 from pathlib import Path
 
@@ -49,11 +50,16 @@ class PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice} stands twice: keep one", None)
+        counts = collections.Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, count in counts.most_common(1):
+            if count > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key[:60]} stands twice: keep one", None)
         return super().construct_mapping(node, deep)
+
+
+def whole_number(_: PlainLoader, node: yaml.ScalarNode) -> int | str:
+    """A number of hundreds of digits stays the word that it is: no knob takes it, and Python may not either."""
+    return int(node.value) if len(node.value) < 100 else node.value
 
 
 PlainLoader.yaml_implicit_resolvers = {
@@ -61,4 +67,4 @@ PlainLoader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 PlainLoader.add_implicit_resolver("tag:yaml.org,2002:int", DECIMAL, list("-+0123456789"))
-PlainLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+PlainLoader.add_constructor("tag:yaml.org,2002:int", whole_number)

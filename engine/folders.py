@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from conf import Settings
+
+LONGEST_NAME = 100  # bytes; file systems allow 255, and the data set's name stands before it
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Folders:
         """
         if any(part in settings.name for part in ("/", "\\", ":")) or settings.name.startswith("."):
             raise ValueError(f"-name {settings.name}: must be a plain word, without slashes, colons or a leading dot")
+        if not settings.name.isprintable() or len(os.fsencode(settings.name)) > LONGEST_NAME:
+            raise ValueError(
+                f"-name {settings.name}: must be a plain word of at most {LONGEST_NAME} bytes that can be printed"
+            )
         dataset = Path(settings.dataset).resolve().name
         stem = f"{dataset}-{settings.name or time.strftime('%Y%m%d-%H%M%S')}"
         folders, number = cls.of(settings, stem), 1

@@ -61,11 +61,15 @@ def describe_job(job: Job, folders: Folders) -> str:
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
     side = job.dataset.train.images.shape[-1]
+    largest = max(stop - start for start, stop in job.training.bounds)
+    batch = f"batch {settings.batch_size}"
+    if largest < settings.batch_size:
+        batch = f"batch {largest} (all training images, which -b {settings.batch_size} exceeds)"
     return (
         f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
         f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, {job.task.targets()}\n"
         f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
-        f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
+        f"{batch}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
         f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{compiled}; "
         f"the best epoch is chosen on the {chosen_on}\n"
         f"curves: tensorboard --logdir {folders.runs.parents[1]}; weights: {folders.checkpoints}"
