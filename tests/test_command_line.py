@@ -178,6 +178,7 @@ MISTAKES = [
     ("-net \x1b]0;evil\x07", "\\x1b]0;evil\\x07: unknown network"),
     ("-net cheapV3 -dataset \u202e\x9b2Jdigits", "\\u202e\\x9b2Jdigits: unknown data set"),
     ("-test -weights \x1b[2J.pth", "\\x1b[2J.pth: cannot be read"),
+    ("-net cheapV3 -dataset digits -recipe imagenet -dry", "give -random-resized-crop 0"),
     ("-net cheapV3 -dataset digits -nesterov", "goes with -optimizer sgd"),
     ("-net cheapV3 -dataset digits -warm 16", "longer than the whole run"),
     ("-net cheapV3 -dataset digits -milestones 9 3", "must rise"),
