@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf import FIELDS, TOLD, is_list, option, replaceable, value_type
-from conf.knobs import MISSING, RECIPE_GROUPS
+from conf import FIELDS, TOLD, convert, is_list, option, replaceable, value_type
+from conf.knobs import MISSING, RECIPE_GROUPS, show
 from engine.streams import lost_output, safe_streams
-from utils import OneLineParser, parse_bool
+from utils import OneLineParser, parse_bool, printable
 
 GROUPS = {
     "run": "what runs, and where",
@@ -31,6 +32,20 @@ COMMANDS = {
     "reproduce": ("out", "data"),
 }
 ROWS = "results/rows.yaml"
+
+
+def parse_gpu(word: str) -> bool:
+    """As parse_bool, but for what other programs take as the number or the name of a device."""
+    number = re.fullmatch(r"(?:(?:cuda|gpu):?)?([0-9][0-9,]*)", word.lower())
+    if number:
+        raise argparse.ArgumentTypeError(
+            f"{show(word)}: must be true or false, it takes no device's number; the environment variable "
+            f"CUDA_VISIBLE_DEVICES={show(number[1])} chooses devices"
+        )
+    if word.lower() in ("cuda", "cpu"):
+        wanted = "true" if word.lower() == "cuda" else "false"
+        raise argparse.ArgumentTypeError(f"{word}: must be true or false; give -gpu {wanted}")
+    return parse_bool(word)
 
 
 def option_strings(*words: str) -> list[str]:
@@ -72,7 +87,7 @@ def add_commands(group) -> None:
     )
     add("jobs", "with -reproduce: rows trained at once; 0 writes the tables only (default: 1)", type=int, metavar="N")
     add("resume", "go on with the run in checkpoints/..., from a FILE.pth in there, or with 'last'", metavar="DIR")
-    add("dry", "print the effective settings and stop", action="store_true")
+    add("dry", "check the settings of a new run without its data, print them and stop", action="store_true")
 
 
 def add_setting(group, name: str, field: dataclasses.Field) -> None:
@@ -85,10 +100,10 @@ def add_setting(group, name: str, field: dataclasses.Field) -> None:
         text += f" (default: {default})"
     wanted = value_type(name)
     if wanted is bool:
-        options = dict(nargs="?", const=True, type=parse_bool, metavar="true|false")
+        options = dict(nargs="?", const=True, type=parse_gpu if name == "gpu" else parse_bool, metavar="true|false")
     else:
         metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[wanted]
-        options = dict(type=wanted, metavar=metavar) | (dict(nargs="+") if is_list(name) else {})
+        options = dict(metavar=metavar) | (dict(nargs="+") if is_list(name) else {})  # convert() reads the numbers
     words = option_strings(option(name)[1:], name.replace("_", "-"))
     group.add_argument(*words, dest=name, help=text, **options)
 
@@ -101,6 +116,7 @@ def run(argv: list[str]) -> int:
     given = vars(make_parser().parse_args(argv))
     asked = {name: given.pop(name) for name in ("dry", "jobs", *COMMANDS) if name in given}
     check_commands(asked, given)
+    given = {name: convert(name, value) for name, value in given.items()}
     try:
         return execute(asked, given, argv)
     except (MemoryError, RuntimeError, OSError, ImportError, ValueError) as error:
@@ -150,8 +166,9 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
             from commands import train
 
             return in_processes(argv, settings.procs, settings.gpu, functools.partial(train.train, settings))
-        for name, value in dataclasses.asdict(settings).items():
-            print(f"{name}: {value}")
+        from commands import dry
+
+        dry.dry(settings)
     return 0
 
 
@@ -190,6 +207,12 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
         raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
 
 
+def mistake(message: object) -> int:
+    """Prints what went wrong in one line on stderr; returns the exit status for the user's mistakes."""
+    print(f"main.py: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+    return 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line argv, by default this program's own; returns the exit status.
 
@@ -208,14 +231,11 @@ def guarded_run(argv: list[str]) -> int:
     try:
         return run(argv)
     except ValueError as error:
-        print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return mistake(error)
     except OSError as error:
-        print(f"main.py: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        return mistake(f"{error.filename or 'output'}: {error.strerror or error}")
     except MemoryError:  # even importing took more than there is
-        print("main.py: memory ran out: make some free and give the same again", file=sys.stderr)
-        return 2
+        return mistake("memory ran out: make some free and give the same again")
     except KeyboardInterrupt:  # a run under way has its own way to stop (engine/interruption.py)
         print("main.py: stopped, before or after any training", file=sys.stderr)
         return 130

@@ -39,7 +39,7 @@ def parse_bool(word: str) -> bool:
         return True
     if word.lower() in ("false", "0", "no", "off"):
         return False
-    raise argparse.ArgumentTypeError(f"{word}: must be true or false")
+    raise argparse.ArgumentTypeError(f"{printable(word, 60)}: must be true or false")
 
 
 def printable(text: str, longest: int | None = None) -> str:

@@ -122,7 +122,8 @@ def plot(tables: dict[str, list[Row]]) -> Figure:
             drawn = []
             for number, (row, name) in enumerate(zip(rows, names[dataset], strict=True)):
                 if key in row.means and cost in row.means:
-                    x, y, std = row.means[cost], factor * row.means[key], factor * row.stds.get(key, 0)
+                    x, y = row.means[cost], factor * row.means[key]
+                    std = factor * row.stds[key] if key in row.stds else None  # one seed: no bar, which would say 0
                     axes.errorbar(x, y, yerr=std, fmt="os^Dv"[number // 10 % 5], capsize=3, label=name)
                     drawn.append(x)
             wide = bool(drawn) and max(drawn) > 10 * min(drawn) > 0  # a narrow logarithmic axis has no tick to read

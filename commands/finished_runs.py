@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import statistics
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from conf import FIELDS, convert, option, resolve
+from conf.yaml_file import read_mapping
 from engine import checkpoint
 
 # The knobs that tell runs apart: all that change what is trained, except the seed.
@@ -34,7 +32,8 @@ class Run:
 class Row:
     """Runs that differ only by their seed, with mean and standard deviation of their results by key.
 
-    A single run has no standard deviation. A key that a run lacks, or whose value is not finite there, is left out.
+    A single run has no standard deviation. A key that a run lacks, or whose value there is no number that can be
+    squared (a loss that overflowed), is left out.
     """
 
     runs: list[Run]
@@ -44,7 +43,7 @@ class Row:
     def __post_init__(self) -> None:
         for key in dict.fromkeys(key for run in self.runs for key in run.result):
             values = [run.result.get(key) for run in self.runs]
-            if all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
+            if all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e150 for v in values):
                 self.means[key] = statistics.fmean(values) if len(set(values)) > 1 else values[0]
                 if len(values) > 1 and key not in COSTS:
                     self.stds[key] = statistics.stdev(values)
@@ -81,20 +80,15 @@ def read_runs(out: Path) -> list[Run]:
     return runs
 
 
-def read_result(path: Path) -> dict:
-    """The content of a result.json. Raises ValueError for a file that cannot be read or names no net or dataset."""
-    result = _read(path, json.loads)
-    if not all(isinstance(result.get(key), str) for key in ("net", "dataset")):
-        raise ValueError(f"{path}: says nothing of net or dataset")
-    return result
-
-
 def read_knobs(path: Path) -> dict:
     """KNOBS by name from a run's settings.yaml; knobs newer than the run have their defaults.
 
     Raises ValueError for a file that cannot be read, lacks a knob without a default, or holds a value out of bounds.
     """
-    saved = _read(path, yaml.safe_load)
+    try:
+        saved = read_mapping(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     missing = [name for name in KNOBS if name not in saved and FIELDS[name].default is dataclasses.MISSING]
     if missing:
         raise ValueError(f"{path}: says nothing of {', '.join(missing)}")
@@ -104,13 +98,16 @@ def read_knobs(path: Path) -> dict:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _read(path: Path, parse) -> dict:
+def read_result(path: Path) -> dict:
+    """The content of a result.json. Raises ValueError for a file that cannot be read or holds something else."""
     try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if not path.is_file():  # a pipe or a device would be waited for
+            raise ValueError("not a file")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no names and values")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("net", "dataset")):
+        raise ValueError(f"{path}: says nothing of net or dataset")
     return content
 
 

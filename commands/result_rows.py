@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from commands.finished_runs import KNOBS, Run, read_knobs, read_result
 from conf import FIELDS, Settings, option, resolve
+from conf.yaml_file import read_mapping
 
 RESULT, SETTINGS, METRICS = KEPT = ("result.json", "settings.yaml", "metrics.csv")
 
@@ -86,11 +85,9 @@ def read_tables(path: Path) -> list[ResultTable]:
     Raises ValueError, which names the row, for a file or a row that cannot be used.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"-reproduce {path}: cannot be read ({' '.join(str(error).split())[:120]})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"-reproduce {path}: must hold tables by name")
+        content = read_mapping(path)
+    except ValueError as error:
+        raise ValueError(f"-reproduce {path}: {error}") from None
     return [_table(path, str(name), entry) for name, entry in content.items()]
 
 

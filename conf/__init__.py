@@ -93,14 +93,15 @@ class Settings:
     activation_before: bool | None = part("an activation between a block's expansion and its depthwise convolution")
 
     gpu: bool | None = knob(
-        "true demands CUDA, false keeps to the CPU (default: what is there)", default=None, group="machine"
+        "true demands CUDA, false keeps to the CPU; CUDA_VISIBLE_DEVICES chooses devices (default: what is there)",
+        default=None,
+        group="machine",
     )
     procs: int = knob(
         "processes on this machine (0: one for each visible CUDA device, else one)",
         default=0,
         group="machine",
-        low=0,
-        high=1024,
+        high=128,
     )
     sync_bn: bool = knob(
         "batch norm over all processes' images; CUDA only",
@@ -120,8 +121,7 @@ class Settings:
         default=2,
         group="machine",
         short="w",
-        low=0,
-        high=256,
+        high=128,
     )
     memory: float = knob(
         "GB (10^9 bytes) of pixels up to which a folder of images is held in memory; a larger one streams from disk "
@@ -158,7 +158,7 @@ class Settings:
     )
     shuffle: bool = knob("shuffle the training images", default=True, group="training", short="s")
     optimizer: str = knob("sgd, adam or adamw", group="training", choices=("sgd", "adam", "adamw"))
-    lr: float = knob("peak learning rate", group="training", low=0.0)
+    lr: float = knob("peak learning rate", group="training", high=1e30)
     momentum: float = knob("momentum of sgd", default=0.9, group="training", low=0.0, high=0.9999)
     nesterov: bool = knob("Nesterov's momentum for sgd", default=False, group="training")
     weight_decay: float = knob("weight decay", default=0.0, group="training", low=0.0)
@@ -172,7 +172,6 @@ class Settings:
         "steps that a recipe's warm-up keeps where -epochs shortens it, up to a quarter of the run",
         default=0,
         group="training",
-        low=0,
     )
     milestones: tuple[float, ...] = knob(
         "finished epochs after which the step schedule lowers the rate", default=(), group="training", low=0.0
@@ -192,7 +191,6 @@ class Settings:
         "epochs in a row without a better score after which the run stops (0: it never stops early)",
         default=0,
         group="training",
-        low=0,
     )
     ema: float = knob("decay of averaged weights (0: none)", default=0.0, group="training", low=0.0, high=0.99999)
 
@@ -200,7 +198,6 @@ class Settings:
         "least share of its area that is cut at random from an image of a folder and resized (0: none; ImageNet: 0.08)",
         default=0.0,
         group="augmentation",
-        low=0.0,
         high=1.0,
     )
     crop: int = knob(
@@ -214,21 +211,18 @@ class Settings:
         "driving: correction of the steering angle's tangent for side cameras (0: centre camera only)",
         default=0.0,
         group="augmentation",
-        low=0.0,
         high=1.0,
     )
     brightness: float = knob(
         "driving: smallest factor of the random brightness (1: none)",
         default=1.0,
         group="augmentation",
-        low=0.0,
         high=1.0,
     )
     zero_drop: float = knob(
         "driving: share of the rows with an angle of zero that a pass leaves out",
         default=0.0,
         group="augmentation",
-        low=0.0,
         high=0.99,
     )
 
@@ -244,7 +238,7 @@ class Settings:
             raise ValueError("-lr 0: the learning rate must be above 0")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
             raise ValueError(
-                "-nesterov: goes with -optimizer sgd and a -momentum above 0; leave it out or change those"
+                "-nesterov true: goes with -optimizer sgd and a -momentum above 0; give -nesterov false or change those"
             )
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"-milestones {knobs.show(self.milestones)}: must rise")

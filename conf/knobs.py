@@ -9,6 +9,7 @@ from types import UnionType
 
 MISSING = dataclasses.MISSING
 RECIPE_GROUPS = ("training", "augmentation")
+MANY = 100_000  # the most of what is counted: epochs, steps, images of a step, minutes, gigabytes
 # What the knobs of a group change, unless they say otherwise.
 CHANGES = {"network": "result", "machine": "machine"} | dict.fromkeys(RECIPE_GROUPS, "result")
 
@@ -22,8 +23,8 @@ def knob(
     kept: bool = False,
     untrained: object = MISSING,
     short: str = "",
-    low: float | None = None,
-    high: float | None = None,
+    low: float = 0,
+    high: float = MANY,
     choices: tuple[str, ...] = (),
 ):
     """A field of Settings.
@@ -35,7 +36,7 @@ def knob(
     kept       a run keeps its value to its end, although another value would not change the result
     untrained  the value for weights that are only used (-test, -export), whatever they were trained with
     short      the original's short option, where it had one
-    low, high  the smallest and the largest value allowed
+    low, high  the smallest and the largest number allowed; every number has both, so that none can exhaust the machine
     """
     changes = changes or CHANGES[group]
     assert changes in ("result", "machine", "output"), changes
@@ -76,7 +77,10 @@ def convert(field: dataclasses.Field, annotation: object, value: object) -> obje
 
 def show(value: object) -> str:
     """A value as a message shows it, shortened where it is long."""
-    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    try:
+        text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "with thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -85,11 +89,8 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", st
 
 def _convert_one(field: dataclasses.Field, wanted: type, value: object) -> object:
     limits = field.metadata
-    if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 5e-4 as a string
-            value = float(value)
-        except ValueError:
-            pass
+    if wanted in (int, float):
+        value = _as_number(wanted, value)
     given = f"{option(field)} {show(value)}"
     if type(value) is not wanted:
         raise ValueError(f"{given}: must be {_EXPECTED[wanted]}")
@@ -97,8 +98,20 @@ def _convert_one(field: dataclasses.Field, wanted: type, value: object) -> objec
         raise ValueError(f"{given}: must be a finite number")
     if limits["choices"] and value not in limits["choices"]:
         raise ValueError(f"{given}: must be one of {', '.join(limits['choices'])}")
-    if limits["low"] is not None and value < limits["low"]:
+    if wanted in (int, float) and value < limits["low"]:
         raise ValueError(f"{given}: must be at least {limits['low']}")
-    if limits["high"] is not None and value > limits["high"]:
+    if wanted in (int, float) and value > limits["high"]:
         raise ValueError(f"{given}: must be at most {limits['high']}")
     return value
+
+
+def _as_number(wanted: type, value: object) -> object:
+    """The number that a word stands for, of the command line or 5e-4 in YAML 1.1; other values as they are."""
+    if type(value) is not str and not (wanted is float and type(value) is int):
+        return value
+    try:
+        return wanted(value)
+    except ValueError:
+        return value
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
-import yaml
-
 from conf import FIELDS, Settings, convert, option
+from conf.combinations import check_combinations
 from conf.datasets import DatasetRow, find_row
-from conf.knobs import MISSING, RECIPE_GROUPS
+from conf.knobs import MISSING, RECIPE_GROUPS, show
+from conf.yaml_file import read_mapping
 from utils import nearest
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -31,18 +32,17 @@ def recipe_names() -> list[str]:
 def read_recipe(name: str) -> dict[str, object]:
     """The knobs of a recipe by its name or path. Raises ValueError where it is missing or cannot be used."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.exists(path):
         near = nearest(name, recipe_names())
-        raise ValueError(f"-recipe {name}: no such recipe; did you mean {near}? (or a .yaml file)")
+        raise ValueError(f"-recipe {show(name)}: no such recipe; did you mean {near}? (or a .yaml file)")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"recipe {path}: not readable as YAML ({' '.join(str(error).split())[:120]})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"recipe {path}: must be a list of 'knob: value' lines, such as 'epochs: 30'")
+        values = read_mapping(path)
+    except ValueError as error:
+        raise ValueError(f"recipe {path}: {error}") from None
     for key, value in values.items():
         if key not in KEYS:
-            raise ValueError(f"recipe {path}: unknown knob {str(key)[:60]!r}; did you mean {nearest(str(key), KEYS)}?")
+            word = show(key)
+            raise ValueError(f"recipe {path}: unknown knob {word!r}; did you mean {nearest(word, KEYS)}?")
         try:
             convert(key, value)
         except ValueError as error:
@@ -53,13 +53,14 @@ def read_recipe(name: str) -> dict[str, object]:
 def settings(given: dict[str, object]) -> Settings:
     """The effective settings of a command line: with_recipe() of the recipe that it names, or of its data set's.
 
-    Raises ValueError for a knob that is unknown, missing, out of bounds, or of no use to the data set.
+    Raises ValueError for a knob that is unknown, missing, out of bounds, of no use to the data set, or without effect.
     """
     dataset = str(given.get("dataset", "cifar100"))
     row = find_row(dataset)
     name = str(given.get("recipe") or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe))
     chosen = with_recipe(name, given)
     reject_unused_settings(chosen, row)
+    check_combinations(chosen, given, row)
     return chosen
 
 

@@ -73,7 +73,7 @@ def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Stream
     if streaming.least_area and row.reader != "folder":
         raise ValueError(
             f"-random-resized-crop {streaming.least_area:g}: cuts from images as large as they are on disk, which "
-            f"{row.name} has no more; leave it out, or give a folder of images (-dataset PATH)"
+            f"{row.name} has no more; give -random-resized-crop 0, or a folder of images (-dataset PATH)"
         )
     dataset = _read_safely(row, data, lambda: _load(row, Path(data), size, streaming))
     for note in dataset.notes:

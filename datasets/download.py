@@ -60,7 +60,7 @@ def download(row: DatasetRow, folder: Path, limits: Limits = LIMITS) -> None:
     Raises ValueError in one line that names the file, why it could not be downloaded, and where to put it by hand.
     """
     if not row.files:
-        raise ValueError(f"{row.name}: not found; put {row.layout} into {folder} (-dataset digits needs no files)")
+        raise ValueError(f"{row.name}: not found; put {row.layout} into {folder}")
     for file in row.files:
         try:
             _download_file(file, folder / file.name, limits)

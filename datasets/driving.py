@@ -25,10 +25,11 @@ from PIL import Image
 
 from conf.datasets import DatasetRow
 from datasets.base import Location, Split
-from datasets.driving_log import CAMERAS, LogRow, printable, read_log
+from datasets.driving_log import CAMERAS, LogRow, read_log
 from datasets.images import decode_images, read_image_file
 from datasets.pixels import as_viewed
 from datasets.places import bases
+from utils import printable
 
 LOG, FRAMES = "driving_log.csv", "IMG"
 FRAME_SIZE = (320, 160)  # width and height in pixels

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.files import read_file
+from utils import printable
 
 CAMERAS = 3  # frames of a row, in this order: centre, left, right
 ROLES = ("center", "left", "right", "steering")
@@ -93,11 +94,6 @@ def _separator(first: str) -> str:
     parted = {each: next(csv.reader([first], delimiter=each)) for each in SEPARATORS}
     usable = [each for each, values in parted.items() if len(values) >= len(ROLES)]
     return max(usable, key=lambda each: sum(map(_is_picture, parted[each])), default=",")
-
-
-def printable(text: str) -> str:
-    """The text for a message: what a terminal would take for a command becomes a question mark."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _is_picture(value: str) -> bool:

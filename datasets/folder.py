@@ -21,9 +21,10 @@ from conf.datasets import DatasetRow
 from datasets import images, pixels
 from datasets.base import Location, Split
 from datasets.image_files import folders_in, image_files, left_out_line
-from datasets.images import common_side, decode_images, printable, read_image_file
+from datasets.images import common_side, decode_images, read_image_file
 from datasets.places import bases
 from datasets.split import stratified
+from utils import printable
 
 DEFAULT_SIDE = 64  # pixels, where the images differ in size and the user has chosen none
 TEST_SHARE = 0.2  # of a folder that is not split

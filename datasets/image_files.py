@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Set
 from pathlib import Path
 
-from datasets.images import printable
+from utils import printable
 
 # torchvision's list, then what else Pillow reads of pictures. A list of its own: Pillow's depends on its version.
 EXTENSIONS = frozenset(

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from datasets.files import open_file
 from datasets.pixels import as_viewed
+from utils import printable
 
 ANIMATED = frozenset(("GIF", "PNG", "TIFF", "WEBP"))  # not a phone's JPEG, whose second picture is a preview
 CHUNK = 64  # images a task: Python's overhead for a task is that of several small images
@@ -49,11 +50,6 @@ def refuse(broken: dict[str, str], advice: str = "") -> None:
         names = ", ".join(f"{printable(name)} ({reason})" for name, reason in list(broken.items())[:NAMED])
         more = f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
         raise ValueError(f"{len(broken):,} images cannot be read: {names}{more}; repair or remove them{advice}")
-
-
-def printable(name: str) -> str:
-    """A file's name without line breaks, control characters and bytes that are not UTF-8: they are written out."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def decode_images(

@@ -54,7 +54,8 @@ def load(path: Path) -> dict:
     """
     try:
         if not path.is_file():  # a pipe or a device could be read for ever
-            kind = "a folder" if path.is_dir() else "a pipe or a device, not a file" if path.exists() else "no such file"
+            other = "a pipe or a device, not a file" if path.exists() else "no such file"
+            kind = "a folder" if path.is_dir() else other
             raise ValueError(f"{path}: cannot be read ({kind}); give the path of a .pth file")
         data = path.read_bytes()
         verified = data[-_COMMENT_LENGTH:].startswith(_MARK)

@@ -19,7 +19,7 @@ def choose_device(gpu: bool | None) -> torch.device:
     Raises ValueError where CUDA is demanded and is not there.
     """
     if gpu and not torch.cuda.is_available():
-        raise ValueError("-gpu: no CUDA device is visible; leave it out to train on what is there, or mend the driver")
+        raise ValueError("-gpu true: no CUDA device is visible; give -gpu false for the CPU, or mend the driver")
     if gpu is False:
         return torch.device("cpu")
     if torch.cuda.is_available():
@@ -40,7 +40,7 @@ def check_compiler(device: torch.device) -> None:
         torch.compile(torch.neg)(torch.zeros(8, device=device))
     except Exception as error:  # each of the compilers behind torch.compile raises errors of its own types
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"-compile: torch.compile does not work here ({lines[0][:120]}); leave it out") from None
+        raise ValueError(f"-compile: torch.compile does not work here ({lines[0][:99]}); give -compile false") from None
 
 
 def keep_freed_memory() -> None:
@@ -102,7 +102,7 @@ def determinism(wanted: bool) -> Iterator[None]:
         if not found:
             raise
         raise ValueError(
-            f"-deterministic: {operation} has no deterministic form here; leave -deterministic out"
+            f"-deterministic: {operation} has no deterministic form here; give -deterministic false"
         ) from None
     finally:
         torch.use_deterministic_algorithms(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from conf import Settings
 from engine.run_lock import owner
 
 SETTINGS = "settings.yaml"
+
+LONGEST_NAME = 100  # bytes; file systems allow 255, and the data set's name stands before it
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class Folders:
         """
         if any(part in settings.name for part in ("/", "\\", ":")) or settings.name.startswith("."):
             raise ValueError(f"-name {settings.name}: must be a plain word, without slashes, colons or a leading dot")
+        if not settings.name.isprintable() or len(os.fsencode(settings.name)) > LONGEST_NAME:
+            raise ValueError(
+                f"-name {settings.name}: must be a plain word of at most {LONGEST_NAME} bytes that can be printed"
+            )
         dataset = Path(settings.dataset).resolve().name
         stem = f"{dataset}-{settings.name or time.strftime('%Y%m%d-%H%M%S')}"
         folders, number = cls.of(settings, stem), 1
@@ -78,7 +85,8 @@ class Folders:
         if process := owner(self.checkpoints):
             return f"is being trained by {process}; take another name"
         saved = any(self.checkpoints.glob("*.pth"))
-        return "exists; take another name" + (f", or go on with -resume {self.checkpoints}" if saved else "")
+        again = f", or go on with -resume {shlex.quote(str(self.checkpoints))}" if saved else ""
+        return f"exists; take another name{again}"
 
 
 def is_known_layout(folder: Path, net: str) -> bool:

@@ -11,19 +11,19 @@ from torch import nn
 
 import datasets
 from conf import Settings
-from conf.resolve import chosen_row, reject_unused_settings
+from conf.resolve import chosen_row
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.fingerprint import fingerprint
 from datasets.loaders import make_batches
 from engine import checkpoint
-from engine.device import Precision, check_compiler, choose_device, keep_freed_memory, to_device
+from engine.checks import check_run
+from engine.device import Precision, keep_freed_memory, to_device
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
 from engine.tasks import TASKS, Task
 from engine.trained import how_made, streaming, to_content, view_of_data
 from engine.weights import load_pretrained
 from models import fast_path
-from models.registry import entry
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
 
@@ -66,16 +66,20 @@ def describe_job(job: Job, folders: Folders) -> str:
     """The first lines of a run: network, data, recipe, device, and where it writes."""
     settings = job.settings
     images = {split: len(batches.index) for split, batches in job.evaluations.items()}
-    chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
+    chosen_on = "validation images" if job.chosen_on == "Val" else "test set (a run with -val chooses fairly)"
     several = f", {job.processes.world_size} processes" if job.processes.world_size > 1 else ""
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
     side = job.view.side
+    largest = max(stop - start for start, stop in job.training.bounds)
+    batch = f"batch {settings.batch_size}"
+    if largest < settings.batch_size:
+        batch = f"batch {largest} (all training images, which -b {settings.batch_size} exceeds)"
     return (
         f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
         f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, {job.task.targets()}\n"
         f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
-        f"batch {settings.batch_size}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
+        f"{batch}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
         f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{compiled}; "
         f"the best epoch is chosen on the {chosen_on}\n"
         f"curves: tensorboard --logdir {folders.logdir}; weights: {folders.checkpoints}"
@@ -87,16 +91,8 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
 
     Raises ValueError for settings that cannot run. Nothing is written except the packed data set.
     """
-    entry(settings.net)
     row = chosen_row(settings)
-    reject_unused_settings(settings, row)
-    device = choose_device(settings.gpu)
-    if settings.batch_size % processes.world_size:
-        raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes.world_size} processes")
-    if settings.sync_bn and device.type != "cuda":
-        raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
-    if settings.compile:
-        check_compiler(device)
+    device = check_run(settings, row, processes.world_size)
     if device.type == "cpu":
         keep_freed_memory()
     start = None if weights is None else checkpoint.load(weights)
@@ -143,4 +139,4 @@ def use_kernels(network: nn.Module, settings: Settings, precision: Precision) ->
         elif required:
             raise ValueError("it is for training on a CPU in float32")
     except ValueError as error:
-        raise ValueError(f"-kernels true: {error}; leave it out") from None
+        raise ValueError(f"-kernels true: {error}; leave it out of a new run") from None

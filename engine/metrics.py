@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Metric:
 class MetricReport(Protocol):
     """What users read of the metrics of a task, in the order of its table."""
 
-    table: ClassVar[tuple[Metric, ...]]
+    table: tuple[Metric, ...]
 
     def tags(self, metrics: dict[str, float]) -> dict[str, float]:
         """The metrics of a validation or test set by TensorBoard tag."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import shlex
 import time
 
 import torch
@@ -42,7 +43,7 @@ class Run:
         finite or a file cannot be written, with the last checkpoint as it was.
         """
         print(describe_job(self.job, self.folders))
-        again = f"python main.py -resume {self.folders.checkpoints}"
+        again = f"python main.py -resume {shlex.quote(str(self.folders.checkpoints))}"
         try:
             with self.interruption, determinism(self.settings.deterministic):
                 self.train()
@@ -145,6 +146,7 @@ class Run:
         """Trains the rest of the epoch under a progress bar, which is silent without a terminal."""
         state, task, settings = self.state, self.job.task, self.settings
         started, before = time.perf_counter(), state.seconds
+        tqdm.monitor_interval = 0  # its thread revives bars that stand still, and warns where no thread can start
         bar = tqdm(
             total=len(self.job.training),
             initial=state.batch,

@@ -62,7 +62,10 @@ class Task(MetricReport, Protocol):
 
 
 class Classification(Task):
-    """Cross-entropy loss; accuracy and top-5 accuracy, which are stored as shares of 1."""
+    """Cross-entropy loss; accuracy and top-5 accuracy, which are stored as shares of 1.
+
+    With five classes or fewer every guess is among the first five: there is no top-5 accuracy then.
+    """
 
     name = "classification"
     table = (
@@ -80,6 +83,8 @@ class Classification(Task):
 
     def __init__(self, outputs: int, label_smoothing: float = 0.0) -> None:
         self.outputs, self.label_smoothing = outputs, label_smoothing
+        if outputs <= 5:
+            self.table = tuple(metric for metric in self.table if metric.key != "top-5")
 
     @classmethod
     def make(cls, settings: Settings, view: View) -> Classification:
@@ -102,7 +107,8 @@ class Classification(Task):
 
     def metrics(self, sums: list[float]) -> dict[str, float]:
         loss, top1, top5, count = sums
-        return {"loss": loss / count, "accuracy": top1 / count, "top-5": top5 / count}
+        found = {"loss": loss / count, "accuracy": top1 / count, "top-5": top5 / count}
+        return {metric.key: found[metric.key] for metric in self.table}
 
     def score(self, metrics: dict[str, float]) -> float:
         """The score to minimise: top-1 error, as a share of 1."""

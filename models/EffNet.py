@@ -176,26 +176,26 @@ def initialise_he(network: nn.Sequential) -> nn.Sequential:
     return network
 
 
-@register(usual=DIGITS)
+@register(usual=DIGITS, task="classification")
 def EffNet_digits(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     blocks, features = narrow_blocks(DIGITS_BLOCKS, in_channels, image_size, relu)
     return with_head(blocks, features, DIGITS_HIDDEN, num_classes, dropout=0.25)
 
 
-@register(usual=DIGITS)
+@register(usual=DIGITS, task="classification")
 def digits_baseline(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     table = [(out, 3, 1 if number else 0, dropout) for number, (out, dropout) in enumerate(DIGITS_BASELINE)]
     blocks, features = plain_blocks(table, in_channels, image_size)
     return with_head(blocks, features, DIGITS_HIDDEN, num_classes, dropout=0.25)
 
 
-@register(usual=STEERING)
+@register(usual=STEERING, task="regression")
 def EffNet_steering(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     blocks, features = narrow_blocks(STEERING_BLOCKS, in_channels, image_size, leaky_relu)
     return initialise_he(with_head(blocks, features, STEERING_HIDDEN, num_classes, 0.5, leaky_relu))
 
 
-@register(usual=STEERING)
+@register(usual=STEERING, task="regression")
 def steering_baseline(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     kernels = (5, 3, 3, 3, 3)
     table = [(out, kernel, kernel // 2, 0.2) for out, kernel in zip(STEERING_BASELINE, kernels, strict=True)]

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as module_hooks
 
 from models import ops
+from models.layers import ConvBatchNorm
+from models.ops.widen import widened_sizes
 from models.reuse import ReuseDepthwise, ReuseSqueezeExcite
 
 # the activations that ops know, by the very class: a subclass may compute something else
 NAMES = {nn.Identity: "none", nn.ReLU: "relu", nn.Hardswish: "hardswish"}
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # as torch names them
 DEVICES = ("cpu",)  # types of devices for which ops are registered in a form that is faster than the modules
 
 
@@ -42,49 +47,95 @@ def are_kernels_used(network: nn.Module) -> bool:
 
 def supports(block: nn.Module, x: Tensor) -> bool:
     """Whether forward(block, x) computes what the block's modules would in training: everything it uses is checked."""
-    conv, norm = block.depthwise[0], block.depthwise[-1]
+    if not (knows(block) and is_plain_call()):
+        return False
+    conv, norm = block.depthwise
+    used = [conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var, block.project[0].weight]
+    if not norm.training or x.ndim != 4 or x.shape[1] != conv.in_channels or any(t.dtype != x.dtype for t in used):
+        return False
+    _, height, width = widened_sizes(x, conv.weight, conv.stride[0], conv.padding[0])
     return (
-        knows(block)
-        and norm.training
-        and x.device.type in DEVICES
+        x.device.type in DEVICES
+        and all(tensor.device == x.device for tensor in used)
         and not torch.is_autocast_enabled(x.device.type)
-        and x.dtype == conv.weight.dtype == norm.weight.dtype == block.project[0].weight.dtype
         and x.dtype in ops.DTYPES
         and x.shape[1] % ops.LANES == 0
-        and len(x) * (x.shape[2] * x.shape[3] // conv.stride[0] ** 2) > 1  # torch's batch norm has its own words for 1
+        and min(height, width) > 0
+        and len(x) * height * width > 1  # torch's batch norm has its own words for 1
     )
 
 
 def knows(block: nn.Module) -> bool:
-    """Whether the block is made of parts that forward() computes."""
-    conv, norm = block.depthwise[0], block.depthwise[-1]
+    """Whether the block is made of parts that forward() computes, called as they are made."""
     return (
-        len(block.depthwise) == 2
-        and type(conv) is ReuseDepthwise
-        and is_plain_batch_norm(norm)
+        is_chain_of_two(block.depthwise)
+        and is_plain_depthwise(block.depthwise[0])
+        and is_plain_batch_norm(block.depthwise[1])
         and is_plain_projection(block.project)
         and type(block.pre_act) in NAMES
+        and not (getattr(block.pre_act, "inplace", False) and block.shortcut is not None)  # it would read the result
         and type(block.act) in NAMES
         and type(block.se) in (nn.Identity, ReuseSqueezeExcite)
         and type(block.reuse) is nn.Identity
+        and is_untouched(block.depthwise, block.project, block.pre_act, block.act, block.se, block.reuse)
+    )
+
+
+def is_plain_call() -> bool:
+    """Whether no transform of torch.func and no forward-mode differentiation is at work: the ops have no rules for
+    these.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    return torch._C._functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0
+
+
+def is_untouched(*parts: nn.Module) -> bool:
+    """Whether a call of any module in these parts is what its class says: no hooks, among them those of weight_norm and
+    of pruning, and no method put on the module itself.
+    """
+    if module_hooks._has_any_global_hook():
+        return False
+    return not any(
+        "forward" in vars(module) or "gates" in vars(module) or any(getattr(module, name) for name in HOOKS)
+        for part in parts
+        for module in part.modules()
+    )
+
+
+def is_chain_of_two(chain: nn.Module) -> bool:
+    return type(chain) in (ConvBatchNorm, nn.Sequential) and len(chain) == 2
+
+
+def is_plain_depthwise(conv: nn.Module) -> bool:
+    """Reuse and a square depthwise convolution without bias. ReuseDepthwise knows no dilation and pads with zeros."""
+    return (
+        type(conv) is ReuseDepthwise
         and conv.bias is None
+        and conv.groups == conv.in_channels
+        and conv.weight.shape == (conv.times * conv.in_channels, 1, *conv.kernel_size)
         and conv.kernel_size in ((3, 3), (5, 5))
         and conv.stride[0] == conv.stride[1]
+        and isinstance(conv.padding, tuple)
         and conv.padding[0] == conv.padding[1]
     )
 
 
 def is_plain_batch_norm(norm: nn.Module) -> bool:
     """Batch norm of the batch's own statistics, with weights and with running statistics of a fixed momentum."""
-    return type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "momentum")
+    return (
+        type(norm) is nn.BatchNorm2d and norm.track_running_stats and all(getattr(norm, p) is not None for p in parts)
+    )
 
 
-def is_plain_projection(project: nn.Sequential) -> bool:
-    """A 1x1 convolution without bias, named conv, and one more layer, named bn: any that takes its result."""
+def is_plain_projection(project: nn.Module) -> bool:
+    """A 1x1 convolution without bias, and one more layer: any that takes its result."""
+    if not is_chain_of_two(project):
+        return False
     conv = project[0]
     return (
-        len(project) == 2
-        and type(conv) is nn.Conv2d
+        type(conv) is nn.Conv2d
         and conv.kernel_size == (1, 1)
         and conv.stride == (1, 1)
         and conv.padding == (0, 0)

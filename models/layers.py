@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+NARROWEST = 16  # channels of the narrowest layer that a width multiplies, in any of the networks
 # The papers' letters in the tables of MobileNetV3.
 ACTIVATIONS: dict[str, type[nn.Module]] = {"RE": nn.ReLU, "HS": nn.Hardswish}
 
@@ -68,7 +69,7 @@ def scaled(channels: int, width: float, multiple: int = 8) -> int:
     if width == 1.0:
         return channels
     if channels * width < 1:
-        raise ValueError(f"width {width:g}: leaves no channel of {channels}; give at least {1 / channels:.3g}")
+        raise ValueError(f"width {width:g}: leaves no channel of {channels}; give at least {1 / NARROWEST:g}")
     rounded = max(multiple, int(channels * width + multiple / 2) // multiple * multiple)
     return rounded if rounded >= 0.9 * channels * width else rounded + multiple
 

@@ -21,12 +21,15 @@ class Entry:
     """A registered network.
 
     usual     num_classes, in_channels and image_size of what it is meant for, where create()'s are not
+    task      "classification" or "regression", where it is made for that alone (its published recipe, its start);
+              empty: a network of one output learns angles too
     revision  of the function: raised whenever the same weights come to compute something else
     """
 
     builder: Callable[..., nn.Module]
     usual: dict[str, int] = field(default_factory=dict)
     revision: int = 1
+    task: str = ""
 
     def takes(self, parameter: str) -> bool:
         """Whether the builder has this parameter: literal, width or parts."""
@@ -55,6 +58,7 @@ def register(
     *,
     usual: dict[str, int] | None = None,
     revision: int = 1,
+    task: str = "",
 ):
     """Decorator: registers a builder under its function's name, which is the word after -net.
 
@@ -65,7 +69,7 @@ def register(
     def add(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if function.__name__ in _ENTRIES:
             raise ValueError(f"a network named {function.__name__} is registered already; give this one another name")
-        _ENTRIES[function.__name__] = Entry(function, usual or {}, revision)
+        _ENTRIES[function.__name__] = Entry(function, usual or {}, revision, task)
         return function
 
     return add(builder) if builder is not None else add

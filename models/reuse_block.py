@@ -33,7 +33,7 @@ class ReuseInvertedResidual(nn.Module):
     literal   builds the block as the definition of Reuse says, with a real concatenation (models/literal.py)
     groups    of the channel shuffle before Reuse; in the default form it changes the order of channels only
 
-    Submodules are not called one by one where models/fast_path.py computes the block, so their hooks do not run then.
+    Submodules are not called one by one where models/fast_path.py computes the block; one with hooks is called.
     """
 
     def __init__(
@@ -71,14 +71,8 @@ class ReuseInvertedResidual(nn.Module):
         if self.uses_fast_path and fast_path.supports(self, x):
             y = fast_path.forward(self, x)
         else:
-            y = self.activate_and_project(self.se(self.depthwise(self.pre_act(self.reuse(x)))))
+            y = activate_and_project(self, self.se(self.depthwise(self.pre_act(self.reuse(x)))))
         return y if self.shortcut is None else y + self.shortcut(x)
-
-    def activate_and_project(self, y: Tensor) -> Tensor:
-        """In training hard-swish is computed again in the backward pass, which saves keeping a second wide map."""
-        if self.training and type(self.act) is nn.Hardswish and fast_path.is_plain_projection(self.project):
-            return self.project.bn(ops.activated_conv1x1(y, self.project.conv.weight, "hardswish"))
-        return self.project(self.act(y))
 
     def start_gates_at_one(self) -> None:
         """Changes initial weights so that the gates of a squeeze-excite by Reuse start near one.
@@ -111,6 +105,21 @@ class ReuseInvertedResidual(nn.Module):
         if not single or type(block.depthwise[0]) is not ReuseDepthwise or block.depthwise[0].times == 1:
             return block
         return FoldedReuseInvertedResidual(block)
+
+
+def activate_and_project(block: ReuseInvertedResidual, y: Tensor) -> Tensor:
+    """In training hard-swish is computed again in the backward pass, which saves keeping a second wide map."""
+    if (
+        block.training
+        and type(block.act) is nn.Hardswish
+        and not block.act.inplace
+        and fast_path.is_plain_projection(block.project)
+        and fast_path.is_untouched(block.act, block.project)
+        and fast_path.is_plain_call()
+    ):
+        conv, norm = block.project
+        return norm(ops.activated_conv1x1(y, conv.weight, "hardswish"))
+    return block.project(block.act(y))
 
 
 class FoldedReuseInvertedResidual(nn.Module):

@@ -148,6 +148,38 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -recipe orignal", "did you mean original"),
     ("-net cheapV3 -dataset digits -recipe mine.yaml", "unknown knob 'learning_rate'"),
     ("-net cheapV3 -dataset digits -recipe gone.yaml", "no such recipe"),
+    ("-net EffNet_steering -dataset digits", "made for angles, and digits has classes"),
+    ("-net digits_baseline -dataset driving", "made for classes, and driving has angles"),
+    (
+        "-net cheapV3 -gpu 0",
+        "-gpu/--gpu: 0: must be true or false, it takes no device's number; the environment variable "
+        "CUDA_VISIBLE_DEVICES=0",
+    ),
+    ("-net cheapV3 -gpu 1", "CUDA_VISIBLE_DEVICES=1"),
+    ("-net cheapV3 -gpu cuda:2", "CUDA_VISIBLE_DEVICES=2"),
+    ("-net cheapV3 -gpu 0,1", "CUDA_VISIBLE_DEVICES=0,1"),
+    ("-net cheapV3 -gpu cpu", "give -gpu false"),
+    ("-test -weights other.pth -gpu 0", "CUDA_VISIBLE_DEVICES=0"),
+    ("-net cheapV9 -dry", "cheapV9: unknown network"),
+    ("-net EffNet_steering -dry", "made for angles"),
+    ("-net EffNet -width 0.5 -dry", "EffNet has no width multiplier"),
+    ("-net cheapV3 -width 0.02 -dry", "give at least 0.0625"),
+    ("-net cheapV3 -size 5 -dry", "too small"),
+    ("-net cheapV3 -b 9 -procs 2 -gpu false -dry", "multiple of the 2 processes"),
+    ("-net cheapV3 -dataset digits -weights other.pth -dry", "weights of another network"),
+    ("-net cheapV3 -dataset digits -weights gone.pth -dry", "gone.pth: cannot be read"),
+    ("-net MobileNetV3 -kernels true -gpu false -dry", "no widened blocks"),
+    ("-net cheapV3 -out mine.yaml -dry", "mine.yaml: not a folder"),
+    ("-net cheapV3 -name a/b -dry", "plain word"),
+    (f"-net cheapV3 -name {'n' * 300} -dry", "at most 100 bytes"),
+    (f"-net cheapV3 -b {'9' * 400}", "must be at most 100000"),
+    ("-net cheapV3 -memory 1e300", "-memory 1e+300: must be at most"),
+    ("-net cheapV3 -steps 1000000000", "must be at most 100000"),
+    ("-predict empty -weights other.pth -w 100000", "-w 100000: must be at most 128"),
+    ("-net \x1b]0;evil\x07", "\\x1b]0;evil\\x07: unknown network"),
+    ("-net cheapV3 -dataset \u202e\x9b2Jdigits", "\\u202e\\x9b2Jdigits: unknown data set"),
+    ("-test -weights \x1b[2J.pth", "\\x1b[2J.pth: cannot be read"),
+    ("-net cheapV3 -dataset digits -recipe imagenet -dry", "give -random-resized-crop 0"),
     ("-net cheapV3 -dataset digits -nesterov", "goes with -optimizer sgd"),
     ("-net cheapV3 -dataset digits -warm 16", "longer than the whole run"),
     ("-net cheapV3 -dataset digits -milestones 9 3", "must rise"),
@@ -257,6 +289,7 @@ def test_mistakes(place, capsys, monkeypatch, words, message):
     status, error = call(capsys, *words.split())
     assert status == 2
     assert message in error and len(error.splitlines()) == 1 and "Traceback" not in error
+    assert error[:-1].isprintable()
     assert sorted(place.rglob("*")) == before
 
 
@@ -283,6 +316,14 @@ def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
 def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
     assert main.main(f"-net cheapV3 -dataset digits {word} -dry".split()) == 0
     assert "shuffle: True" in capsys.readouterr().out
+
+
+def test_gpu_is_a_flag():
+    given = [vars(main.make_parser().parse_args(f"-net cheapV3 -gpu {word}".split()))["gpu"] for word in GPU]
+    assert given == [True, True, True, True, False, False, False]
+
+
+GPU = ("", "true", "True", "yes", "false", "False", "off")
 
 
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())

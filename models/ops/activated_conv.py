@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.ops import build
 from models.ops.build import channels_last
-from models.ops.elementwise import activate, activate_backward
+from models.ops.elementwise import activate, activate_backward, differentiable_gradients
 
 Affine = tuple[Tensor, Tensor, Tensor]  # centre: E; scale and shift: N x E
 
@@ -95,6 +95,9 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     z, weight, centre, scale, shift = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        inputs = (z, weight, ctx.activation, centre, scale, shift)
+        return tuple(differentiable_gradients(reference, inputs, (grad,)))
     grad_z, grad_weight, grad_scale, grad_shift = backward_op(grad, z, weight, ctx.activation, centre, scale, shift)
     if scale is None:
         return grad_z, grad_weight, None, None, None, None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.ops import build
 from models.ops.build import Shape, channels_last
-from models.ops.elementwise import activate, activate_backward
+from models.ops.elementwise import activate, activate_backward, differentiable_gradients
 
 Sizes = tuple[int, int, int]  # E, H', W' of the widened map
 
@@ -105,6 +105,9 @@ def _setup(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad_z: Tensor, grad_means: Tensor, grad_squares: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        inputs = (*ctx.saved_tensors[:2], *ctx.options)
+        return tuple(differentiable_gradients(reference, inputs, (grad_z, grad_means, grad_squares)))
     grads = widen_backward(grad_z, grad_means, grad_squares, *ctx.saved_tensors, *ctx.options)
     return (*grads, None, None, None)
 

@@ -16,6 +16,8 @@ from PIL import Image
 
 import main
 import models
+from commands.compare import plot
+from commands.finished_runs import read_runs, rows_of
 from conf.resolve import settings
 from engine import checkpoint
 
@@ -240,3 +242,29 @@ def test_runs_that_have_not_finished_are_none(tmp_path, capsys):
     (tmp_path / "checkpoints/cheapV2/a/result.json").unlink()
     assert main.main(["-compare", "-out", str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_one_seed_has_no_error_bar(tmp_path):
+    """Nor a standard deviation; two seeds have both."""
+    for name, given in {"a": {"lr": 0.2}, "b": {}, "c": {"seed": 2}}.items():
+        leave(tmp_path, name, {"test top-1 error": {"a": 0.3, "b": 0.2, "c": 0.4}[name]}, **given)
+    rows = rows_of(read_runs(tmp_path))
+    axes = plot({"cifar100": rows}).axes[0]
+    bars = {len(row.runs): bool(drawn.lines[1]) for row, drawn in zip(rows, axes.containers, strict=True)}
+    assert bars == {1: False, 2: True}
+
+
+def test_results_and_settings_made_to_harm(tmp_path, capsys):
+    """A number beyond floats, a bomb of aliases, a pipe that nobody writes into."""
+    leave(tmp_path, "a", {"test loss": 10**400, "seconds": 1e308})
+    leave(tmp_path, "b", seed=2)
+    bomb = "".join(
+        f"{name}: &{name} [{f'*{before}, ' * 9}1]\n" for before, name in zip("abcdefg", "bcdefgh", strict=True)
+    )
+    (tmp_path / "checkpoints/cheapV2/b/settings.yaml").write_text("a: &a 1\n" + bomb)
+    leave(tmp_path, "c")
+    (tmp_path / "checkpoints/cheapV2/c/result.json").unlink()
+    os.mkfifo(tmp_path / "checkpoints/cheapV2/c/result.json")
+    _, rows, error = compare(tmp_path, capsys)
+    assert [row["test loss"] for row in rows] == ["", "1.0"] and len(error.splitlines()) == 2
+    assert "alias" in error and "not a file" in error

@@ -117,7 +117,7 @@ def test_files_that_contradict_their_row_are_refused(tmp_path, capsys):
         ("lr: 0.01", "rate: 0.01", "knows no 'rate'"),
         ("label: higher-rate, ", "", "each with a label of its own"),
         ("pairs: [[EffNet_digits,", "pairs: [[cheapV3,", "a pair is two of EffNet_digits, higher-rate"),
-        ("small:", "small: [", "cannot be read"),
+        ("small:", "small: [", "not readable as YAML"),
         ("seeds: [1, 2]", "seeds: 1", "small: seeds must be a list"),
         ("seeds: [1, 2]", "seeds: [one]", "-seed one: must be a whole number"),
     ],

@@ -1,6 +1,7 @@
 """Recipes, settings, and the learning rate that follows from them."""
 
 import math
+import os
 
 import hypothesis
 import pytest
@@ -8,6 +9,7 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
+from conf import FIELDS, convert, is_list, option, value_type
 from conf.resolve import FOLDER, KEYS, NETWORK_RECIPES, read_recipe, settings
 from engine.schedule import learning_rate_factor, make_optimizer, make_schedule
 
@@ -154,6 +156,17 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
         ("- epochs", "must be a list of"),
         ("{", "not readable as YAML"),
         ("!!python/object/apply:os.system ['true']", "not readable as YAML"),
+        ("epochs: !!int '3'", "only plain values"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nepochs: [*b, *b]", "alias .a: write the value out"),
+        ("lr: 0.1\nepochs: 3\nlr: 0.2", "lr stands twice"),
+        (f"epochs: {'9' * 400}", "epochs 999.*at most 100000"),
+        (f"lr: {'9' * 400}", "lr inf: must be a finite number"),
+        (f"epochs: {'9' * 5000}", "must be a whole number"),
+        (f"epochs: 0x{'f' * 5000}", "must be a whole number"),
+        ("epochs: 1:30", "must be a whole number"),
+        ("[" * 50_000, "not readable as YAML"),
+        ("#" * 200_000, "larger than 100,000 bytes"),
+        ("<<: {epochs: 3}", "unknown knob '<<'"),
     ],
 )
 def test_unsound_recipes_are_refused_by_name(tmp_path, text, message):
@@ -161,6 +174,32 @@ def test_unsound_recipes_are_refused_by_name(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         original(recipe=str(path))
+
+
+def test_files_that_hold_no_recipe(tmp_path):
+    """A folder, a pipe that nobody writes into, UTF-16."""
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "utf16.yaml").write_text("epochs: 3", encoding="utf-16")
+    for name, message in {"folder": "not a file", "pipe": "not a file", "utf16": "not UTF-8"}.items():
+        with pytest.raises(ValueError, match=f"{name}.yaml: .*{message}"):
+            original(recipe=str(tmp_path / f"{name}.yaml"))
+
+
+def test_whole_numbers_are_decimal(tmp_path):
+    """YAML 1.1 reads 010 as eight."""
+    recipe = (FOLDER / "original.yaml").read_text().replace("crop: 4", "crop: 010")
+    (tmp_path / "mine.yaml").write_text(recipe)
+    assert original(recipe=str(tmp_path / "mine.yaml")).crop == 10
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if value_type(name) in (int, float)])
+def test_every_number_has_bounds(name):
+    """Whatever a word says, it is within them or refused in one short line."""
+    for word in ("9" * 400, "9" * 5000, "1e300", "-1e300", "inf", "nan", 10**5000):
+        with pytest.raises(ValueError, match=f"{option(name)} .*: must be") as refused:
+            convert(name, [word] if is_list(name) else word)
+        assert len(str(refused.value)) < 150
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

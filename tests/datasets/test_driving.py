@@ -147,7 +147,7 @@ def replaced(number: int, column: int, value: str):
         ),
         (lambda lines: [lines[0], '"' + lines[1], *lines[2:]], "line 2: "),
         (lambda lines: [",,,0,0,0,0", *lines], "line 1: "),
-        (lambda lines: ["\x1b[31mleft,\x07,right", *lines], r"line 1: its columns are \?\[31mleft, \?, right;"),
+        (lambda lines: ["\x1b[31mleft,\x07,right", *lines], r"line 1: its columns are \\x1b\[31mleft, \\x07, right;"),
         (lambda lines: lines[:20], "holds 20 rows"),
         (lambda lines: [], "holds 0 rows"),
     ],

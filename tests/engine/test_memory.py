@@ -39,7 +39,7 @@ def test_only_options_that_are_accepted_are_named():
     assert "-b 24" in line and "-width" not in line and "-memory" not in line and "-gpu" not in line
     words = [word for word in line.replace(",", "").replace(";", "").split() if word.startswith("-")]
     lowered = main.make_parser().parse_args(["-b", "24", "-accumulate", "2", "-size", "8"])
-    assert set(words) == {"-accumulate", "-b", "-size"} and lowered.batch_size == 24
+    assert set(words) == {"-accumulate", "-b", "-size"} and int(lowered.batch_size) == 24
     assert "-gpu false" in out_of_memory_line(torch.OutOfMemoryError("CUDA out of memory"), "test")
     assert "-b" not in out_of_memory_line(MemoryError(), "test")
 

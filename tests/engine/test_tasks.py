@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from engine.tasks import TASKS, Classification, Regression, Task
 
@@ -127,3 +128,17 @@ def test_regression_lines(angles):
         "mean absolute error 4.69 degrees (always zero 12.50)",
         "test MSE 0.1250, mean absolute error 3.00 degrees",
     )
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_there_is_no_top_5_error_of_five_classes(outputs):
+    """Every guess is among the first five. The sums stay as they are: a checkpoint within an epoch holds them."""
+    task = Classification(outputs)
+    logits = torch.randn(8, outputs, generator=torch.Generator().manual_seed(0))
+    sums = task.sums(logits, torch.zeros(8, dtype=torch.long)).tolist()
+    assert len(sums) == len(Classification(6).sums(torch.randn(8, 6), torch.zeros(8, dtype=torch.long)))
+    metrics = task.metrics(sums)
+    result = task.result(metrics, metrics, BEST_EPOCH)
+    lines = (*task.final, *task.tags(metrics), *result, task.describe(metrics), *task.describe_result(result))
+    assert list(metrics) == ["loss", "accuracy"] and not any("top-5" in line.lower() for line in lines)
+    assert "top-5" in Classification(6).metrics([1.0, 1.0, 1.0, 1.0])

@@ -124,7 +124,7 @@ def strange_files(folder: Path) -> dict[str, str]:
         "deflated.pth": "it is compressed",
         "script.pt": "a TorchScript program",
         "empty.pth": "empty",
-        "pipe.pth": "no regular file",
+        "pipe.pth": "a pipe or a device",
         ".": "a folder",
     }
 

@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import main
 import models
@@ -16,6 +19,7 @@ from benchmarks.reuse import kept_bytes
 from models import fast_path, ops
 from models.literal import from_literal
 from models.ops import build
+from models.reuse import ReuseSqueezeExcite
 from models.reuse_block import ReuseInvertedResidual
 from tests.helpers.runs import start
 from tests.models.test_reuse import assert_equal_outcomes, both_forms, outcome
@@ -173,3 +177,150 @@ def test_processes_that_compile_at_once(tmp_path):
     assert [process.wait() for process in started] == [0, 0, 0]
     folder = next(tmp_path.rglob("kernels-*.so")).parent
     assert len(list(folder.glob("kernels-*"))) == 1 and not list(folder.glob("tmp*"))
+
+
+class Scaled(torch.nn.Module):
+    def forward(self, weight):
+        return 1.5 * weight
+
+
+def old_weight_norm(block):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.nn.utils.weight_norm(block.depthwise[0])
+    block.depthwise[0].weight_g.data.mul_(2)
+
+
+def frozen(*names):
+    return lambda block: [block.get_parameter(name).requires_grad_(False) for name in names]
+
+
+def hooked(name, kind):
+    results = {  # the last argument of a hook is what it may replace
+        "forward": lambda *given: 1.5 * given[-1],
+        "forward_pre": lambda *given: (1.5 * given[-1][0],),
+        "full_backward": lambda module, grads, _: tuple(1.5 * grad for grad in grads),
+        "full_backward_pre": lambda module, grads: tuple(1.5 * grad for grad in grads),
+    }
+    return lambda block: getattr(block.get_submodule(name), f"register_{kind}_hook")(results[kind])
+
+
+CHANGES = {  # of the block that the networks are made of
+    "nothing": lambda block: None,
+    "another activation": lambda block: setattr(block, "act", nn.SiLU()),
+    "another activation before": lambda block: setattr(block, "pre_act", nn.PReLU().double()),
+    "in place before the shortcut": lambda block: setattr(block, "pre_act", nn.ReLU(inplace=True)),
+    "dropout": lambda block: setattr(block, "act", nn.Sequential(nn.Hardswish(), nn.Dropout(0.5))),
+    "cumulative statistics": lambda block: setattr(block.depthwise[1], "momentum", None),
+    "another momentum": lambda block: setattr(block.depthwise[1], "momentum", 0.7),
+    "another eps": lambda block: setattr(block.depthwise[1], "eps", 0.5),
+    "no statistics": lambda block: setattr(
+        block.depthwise, "bn", nn.BatchNorm2d(32, track_running_stats=False).double()
+    ),
+    "no affine": lambda block: setattr(block.depthwise, "bn", nn.BatchNorm2d(32, affine=False).double()),
+    "no shift": lambda block: setattr(block.depthwise[1], "bias", None),
+    "no count": lambda block: setattr(block.depthwise[1], "num_batches_tracked", None),
+    "batch norm in eval mode": lambda block: block.depthwise[1].eval() and None,
+    "only batch norm in train mode": lambda block: block.eval().depthwise[1].train() and None,
+    "group norm": lambda block: setattr(block.project, "bn", nn.GroupNorm(2, 8).double()),
+    "a bias": lambda block: setattr(block.project, "conv", nn.Conv2d(32, 8, 1).double()),
+    "layers without names": lambda block: setattr(block, "project", nn.Sequential(*block.project)),
+    "no batch norm": lambda block: setattr(block, "depthwise", block.depthwise[0]),
+    "one more layer": lambda block: setattr(block, "project", nn.Sequential(nn.Dropout(0.5), *block.project)),
+    "frozen weights": frozen("depthwise.conv.weight", "project.conv.weight", "se.reduce.weight"),
+    "frozen batch norm": frozen("depthwise.bn.weight", "depthwise.bn.bias"),
+    "parametrized": lambda block: parametrize.register_parametrization(block.depthwise[0], "weight", Scaled()),
+    "weight norm by hooks": old_weight_norm,
+    "pruned": lambda block: prune.l1_unstructured(block.project[0], "weight", 0.5),
+    "a forward of its own": lambda block: setattr(block.depthwise[1], "forward", lambda x: 2 * x),
+    "gates of its own": lambda block: setattr(block.se, "gates", lambda means: 2 * means[:, :, None, None]),
+} | {
+    f"{kind} hook on {name}": hooked(name, kind)
+    for name in ("pre_act", "depthwise", "depthwise.conv", "depthwise.bn", "se", "act", "project", "project.conv")
+    for kind in ("forward", "forward_pre", "full_backward", "full_backward_pre")
+}
+
+
+class Literal(nn.Module):
+    """A block's modules, called one by one."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        block = self.block
+        y = block.project(block.act(block.se(block.depthwise(block.pre_act(block.reuse(x))))))
+        return y + block.shortcut(x)
+
+
+def changed_block(change, literal: bool):
+    torch.manual_seed(1)
+    block = ReuseInvertedResidual(
+        8, 8, 4, 3, 1, nn.Identity(), nn.Hardswish(), se=ReuseSqueezeExcite, shortcut=nn.Identity()
+    ).double()
+    fast_path.use_kernels(block, required=True)
+    assert block.uses_fast_path
+    change(block.train())
+    return Literal(block) if literal else block
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_block_is_its_modules(change):
+    """Output, gradients of input and parameters, running statistics."""
+    found = []
+    for literal in (True, False):
+        block = changed_block(change, literal)
+        x = torch.randn(4, 8, 6, 6, generator=torch.Generator().manual_seed(2)).double().requires_grad_()
+        torch.manual_seed(3)  # of dropout
+        y = block(2 * x)
+        trained = [parameter for parameter in block.parameters() if parameter.requires_grad]
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *trained], allow_unused=True), *block.buffers()])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+
+
+def double_backward(block, x):
+    wanted = [x.requires_grad_(), *block.parameters()]
+    grads = torch.autograd.grad(block(x).square().sum(), wanted, create_graph=True)
+    return [*grads, *torch.autograd.grad(sum(grad.square().sum() for grad in grads), wanted, allow_unused=True)]
+
+
+def of_each_image(block, x):
+    for module in block.modules():
+        module.train(not isinstance(module, nn.BatchNorm2d))
+    parameters = dict(block.named_parameters())
+
+    def loss(given, image):
+        return torch.func.functional_call(block, given, (image[None],)).square().sum()
+
+    return torch.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+
+
+def forward_mode(block, x):
+    with torch.autograd.forward_ad.dual_level():
+        return torch.autograd.forward_ad.unpack_dual(block(torch.autograd.forward_ad.make_dual(x, x.cos()))).tangent
+
+
+@pytest.mark.parametrize("call", [double_backward, of_each_image, forward_mode])
+def test_other_derivatives_are_the_modules(call):
+    x = torch.randn(4, 8, 6, 6, generator=torch.Generator().manual_seed(2)).double()
+    literal, block = (changed_block(CHANGES["nothing"], literal) for literal in (True, False))
+    expected, found = call(literal, x.clone()), call(block, x.clone())
+    if isinstance(found, dict):
+        expected, found = list(expected.values()), list(found.values())
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "shape, padding",
+    [((1, 8, 1, 1), 1), ((2, 16, 6, 6), 1), ((8, 6, 6), 1), ((1, 8, 3, 3), 0), ((2, 8, 2, 2), 0)],
+)
+def test_inputs_that_the_modules_refuse(shape, padding):
+    """Each with the modules' own words: nothing outside of a map is read."""
+    said = []
+    for literal in (True, False):
+        block = changed_block(lambda block: setattr(block.depthwise[0], "padding", (padding, padding)), literal)
+        with pytest.raises((ValueError, RuntimeError, IndexError)) as refused:
+            block(torch.zeros(shape).double())
+        said.append(str(refused.value))
+    assert said[0] == said[1]

@@ -185,3 +185,10 @@ def test_width(name, width):
         for key, weight in network.state_dict().items():
             if key.endswith("project.conv.weight"):
                 assert weight.shape[0] % 8 == 0 and weight.shape[0] >= 0.9 * width * base[key].shape[0], key
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if models.registry.entry(name).takes("width")])
+def test_the_smallest_width_that_is_advised_is_one(name):
+    with pytest.raises(ValueError, match="give at least") as refused:
+        models.create(name, width=0.001)
+    models.create(name, width=float(str(refused.value).rpartition(" ")[2]))

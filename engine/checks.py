@@ -1,0 +1,34 @@
+"""What can be told of a run from its settings alone, before its data set is read."""
+
+from __future__ import annotations
+
+import torch
+
+from conf import Settings
+from conf.datasets import DatasetRow
+from engine.device import check_compiler, choose_device
+from models.registry import entry
+
+
+def check_run(settings: Settings, row: DatasetRow, processes: int) -> torch.device:
+    """The device of a run of these settings on the data set of row, in so many processes.
+
+    Raises ValueError for settings that cannot run.
+    """
+    known = entry(settings.net)
+    if known.task not in ("", row.task):
+        made, has, fitting = {
+            "regression": ("angles", "classes", "driving, or a folder with driving_log.csv"),
+            "classification": ("classes", "angles", "digits, mnist or other images in classes"),
+        }[known.task]
+        raise ValueError(
+            f"{settings.net}: made for {made}, and {row.name} has {has}; this network goes with -dataset {fitting}"
+        )
+    device = choose_device(settings.gpu)
+    if settings.batch_size % processes:
+        raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes} processes")
+    if settings.sync_bn and device.type != "cuda":
+        raise ValueError(f"-sync-bn true: it is for CUDA devices only, not for {device}; leave it out of a new run")
+    if settings.compile:
+        check_compiler(device)
+    return device
