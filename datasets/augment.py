@@ -125,7 +125,7 @@ class ImageSource:
     def of(self, images: Tensor, targets: Tensor) -> ImageSource:
         """A source with the same settings for other images of this shape, and their targets."""
         other = copy.copy(self)
-        other.pixels, other.targets = _pack(images, self.device), targets.to(self.device)
+        other.pixels, other.targets = _pack(images, self.device), self._to_device(targets)
         return other
 
     def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:
