@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import models
-from conf import Settings
+from conf import UNTRAINED, Settings
 from conf.datasets import DATASETS
 from conf.resolve import saved_settings
 from datasets.augment import NO_AUGMENTATION, ImageSource
@@ -112,7 +112,7 @@ def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> No
     """
     content = checkpoint.load_run(weights)
     files = image_files(paths)
-    settings = saved_settings(content["settings"], weights, overrides)
+    settings = saved_settings(content["settings"], weights, UNTRAINED | overrides)
     # older checkpoints do not hold their task: then the row of their data set says it; a folder of images has no row
     row = DATASETS.get(settings.dataset)
     task = content.get("task") or ("classification" if row is None else row.task)
@@ -171,7 +171,8 @@ def predictions(
     """Yields [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
     precision = Precision.choose(settings.amp, next(network.parameters()).device)
     for names, pixels in read_images(files, table, settings, content):
-        images = normalised(pixels, content, precision.device)
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        images = normalised(pixels, content, precision.device).contiguous(memory_format=layout)
         with precision.autocast():
             outputs = network(images)
         for name, row in zip(names, table.rows(outputs), strict=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 from pathlib import Path
 
 import yaml
@@ -10,7 +12,7 @@ import yaml
 from conf import Settings
 from conf.resolve import saved_settings
 from engine import checkpoint
-from engine.distributed import Processes, process_group, restarts
+from engine.distributed import Processes, process_group, restarts, wanted_processes
 from engine.folders import Folders, begun_run, newest_run
 from engine.job import Job, make_job
 from engine.run import LAST, Run
@@ -60,6 +62,17 @@ def resume(folder: str, out: Path, overrides: dict[str, object]) -> dict:
         return continue_run(checkpoints, overrides, processes)
 
 
+def saved_processes(folder: str, out: Path, overrides: dict[str, object]) -> int:
+    """The number of processes in which the run goes on: the -procs of the overrides, or the one that it began with.
+
+    folder, out, overrides: as resume() takes them. Raises ValueError as it does.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):  # resume() says what is damaged
+        path, content = checkpoint.load_newest(newest_run(out) if folder == "last" else Path(folder))
+    settings = saved_settings(content["settings"], path, overrides)
+    return wanted_processes(settings.procs, settings.gpu, settings.batch_size)
+
+
 def continue_run(folder: Path, overrides: dict[str, object], processes: Processes) -> dict:
     """Trains the rest of the run whose checkpoints lie in folder, in each of the processes; returns its result."""
     path, content, job = processes.main_process_first(lambda: latest_job(folder, overrides, processes))
@@ -72,6 +85,8 @@ def continue_run(folder: Path, overrides: dict[str, object], processes: Processe
             checkpoint.save(folder / LAST, content)  # replaces a damaged one
     state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
     state.restore(content)
+    if content["settings"].get("gpu") is True and job.precision.device.type != "cuda":
+        print("-gpu true: there is no CUDA device here, and the run goes on without one")
     print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
     return Run(job, state, folders).finish()
 
@@ -82,7 +97,7 @@ def latest_job(folder: Path, overrides: dict[str, object], processes: Processes)
     Raises ValueError where there is none, or the data set is not what it was.
     """
     path, content = checkpoint.load_newest(folder)
-    job = make_job(saved_settings(content["settings"], path, overrides), None, processes)
+    job = make_job(saved_settings(content["settings"], path, overrides), None, processes, goes_on=True)
     if (list(job.dataset.classes), len(job.training)) != (content["classes"], content["steps_per_epoch"]):
         raise ValueError(f"{path}: {job.settings.dataset} is not the data set that it was; bring that back")
     return path, content, job

@@ -16,7 +16,6 @@ import torch
 from conf.datasets import DatasetRow
 from datasets import cifar, digits, driving, folder, mnist, pack, statistics, tiny_imagenet
 from datasets.base import Dataset, Location, Split, channel_statistics, resized
-from datasets.download import download
 from datasets.places import storage
 from datasets.stream import StreamedImages, Streaming
 
@@ -94,6 +93,8 @@ def _load(row: DatasetRow, data: Path, size: int | None, streaming: Streaming) -
             packed = [place / "packed" / pack.file_name(row, data, place, size) for place in (data, store)]
             return _stream(row, listing, streaming, packed, key)
     if location is None:
+        from datasets.download import download  # here: what it needs takes a while to load, and is seldom used
+
         download(row, store / row.downloads)
         location = _find(row, data, store)
         assert location is not None, f"{row.name}: the download is not where its reader looks"

@@ -12,7 +12,7 @@ from datasets.base import Dataset, Split
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.driving_batches import DrivingAugmentation, DrivingBatches, DrivingSource
 from datasets.split import held_out, held_out_driving
-from datasets.stream import StreamedImages, StreamSource
+from datasets.stream import StreamedImages, StreamSource, decoders
 
 
 def make_batches(
@@ -28,21 +28,21 @@ def make_batches(
         training_index, validation_index = held_out_driving(len(train), settings.val)
         make_training = functools.partial(DrivingBatches, zero_drop=settings.zero_drop)
     else:
-        train, test = image_sources(settings, data, device)
+        train, test = image_sources(settings, data, device, share)
         training_index, validation_index = held_out(data.train.targets, settings.val)
         make_training = TrainingBatches
-    training = make_training(
-        train, training_index, settings.batch_size, settings.seed, settings.shuffle, share, settings.steps
-    )
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    how = settings.batch_size, settings.seed, settings.shuffle, share, settings.steps, layout
+    training = make_training(train, training_index, *how)
     evaluations = {}
     if len(validation_index):
-        evaluations["Val"] = EvaluationBatches(train, validation_index, share=share)
-    evaluations["Test"] = EvaluationBatches(test, torch.arange(len(test)), share=share)
+        evaluations["Val"] = EvaluationBatches(train, validation_index, share=share, layout=layout)
+    evaluations["Test"] = EvaluationBatches(test, torch.arange(len(test)), share=share, layout=layout)
     return training, evaluations
 
 
 def image_sources(
-    settings: Settings, data: Dataset, device: torch.device
+    settings: Settings, data: Dataset, device: torch.device, share: tuple[int, int]
 ) -> tuple[ImageSource | StreamSource, ImageSource | StreamSource]:
     """The training and test images of a data set that is classified, in memory or streaming."""
     augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
@@ -50,7 +50,7 @@ def image_sources(
     def source_of(split: Split) -> ImageSource | StreamSource:
         given = (split.images, split.targets, data.mean, data.std, augmentation, device)
         if isinstance(split.images, StreamedImages):
-            return StreamSource(*given, settings.workers)
+            return StreamSource(*given, decoders(settings.workers, share[1]))
         return ImageSource(*given)
 
     return source_of(data.train), source_of(data.test)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import pooch
-
 from conf.datasets import DatasetRow
 
 
@@ -17,7 +15,11 @@ def bases(row: DatasetRow, data: Path) -> list[Path]:
 
 def storage(data: Path) -> Path:
     """The folder that downloads and packed data go to: data, or the user's cache folder where it is read-only."""
-    return data if writable(data) else Path(pooch.os_cache("reuse"))
+    if writable(data):
+        return data
+    import pooch  # here: it takes a while to load, and few runs need it
+
+    return Path(pooch.os_cache("reuse"))
 
 
 def writable(folder: Path) -> bool:

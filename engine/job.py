@@ -15,9 +15,10 @@ from conf.datasets import find_row
 from conf.resolve import reject_unused_settings, saved_settings
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.loaders import make_batches
+from datasets.stream import decoders
 from engine import checkpoint
 from engine.device import Precision, check_compiler, choose_device, keep_freed_memory
-from engine.distributed import SINGLE_PROCESS, Processes
+from engine.distributed import SINGLE_PROCESS, Processes, describe_processes
 from engine.folders import Folders
 from engine.schema import RunContent
 from engine.tasks import TASKS, Task
@@ -57,7 +58,7 @@ def describe_job(job: Job, folders: Folders) -> str:
     settings = job.settings
     images = {split: len(batches.index) for split, batches in job.evaluations.items()}
     chosen_on = "validation images" if job.chosen_on == "Val" else "test set (give -val for a fair choice)"
-    several = f", {job.processes.world_size} processes" if job.processes.world_size > 1 else ""
+    several = describe_processes(job.processes, settings)
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
     side = job.dataset.train.images.shape[-1]
@@ -72,9 +73,13 @@ def describe_job(job: Job, folders: Folders) -> str:
     )
 
 
-def make_job(settings: Settings, weights: Path | None = None, processes: Processes = SINGLE_PROCESS) -> Job:
+def make_job(
+    settings: Settings, weights: Path | None = None, processes: Processes = SINGLE_PROCESS, goes_on: bool = False
+) -> Job:
     """The job of these settings; it starts from weights, a checkpoint, where that is given.
 
+    goes_on: the settings are those of a run that may have begun on another machine. It goes on without -sync-bn where
+    there is no CUDA, and a line says so where that changes anything.
     Raises ValueError for settings that cannot run. Nothing is written except the packed data set.
     """
     entry(settings.net)
@@ -83,14 +88,19 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     device = choose_device(settings.gpu)
     if settings.batch_size % processes.world_size:
         raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes.world_size} processes")
-    if settings.sync_bn and device.type != "cuda":
-        raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
+    sync_bn = settings.sync_bn and device.type == "cuda"
+    if settings.sync_bn and not sync_bn:
+        if not goes_on:
+            raise ValueError("-sync-bn: torch has it for CUDA devices only; leave it out on others")
+        if processes.world_size > 1:
+            print("-sync-bn: torch has it for CUDA devices only; from here on each process normalises its own images")
     if settings.compile:
         check_compiler(device)
     if device.type == "cpu":
         keep_freed_memory()
     start = None if weights is None else checkpoint.load(weights)
-    streaming = datasets.Streaming(round(settings.memory * 1e9), settings.workers, settings.random_resized_crop)
+    workers = decoders(settings.workers, processes.world_size)
+    streaming = datasets.Streaming(round(settings.memory * 1e9), workers, settings.random_resized_crop)
     data = datasets.load(row, Path(settings.data), settings.size or None, streaming)
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
     network = make_network(settings, data)
@@ -101,7 +111,7 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     precision = Precision.choose(settings.amp, device)
     if settings.kernels is not False:
         use_kernels(network, settings, precision)
-    if settings.sync_bn:
+    if sync_bn:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     training, evaluations = make_batches(settings, data, device, (processes.rank, processes.world_size))
     return Job(
@@ -125,7 +135,7 @@ def job_from_checkpoint(weights: Path, overrides: dict[str, object]) -> tuple[Jo
     Raises ValueError where the checkpoint holds weights only, or its data set is missing or has other classes.
     """
     content = checkpoint.load_run(weights)
-    job = make_job(saved_settings(content["settings"], weights, overrides | UNTRAINED))
+    job = make_job(saved_settings(content["settings"], weights, UNTRAINED | overrides))
     if list(job.dataset.classes) != content["classes"]:
         raise ValueError(
             f"{weights}: made for other classes than those of {job.settings.dataset}; give its own -dataset"
