@@ -153,7 +153,7 @@ LEAST_SHARE = 128  # images of a step: with fewer, starting a step's kernels bin
 
 def visible_devices(gpu: bool | None) -> int:
     """The number of CUDA devices that processes may use. gpu: as choose_device takes it."""
-    return torch.cuda.device_count() if gpu is not False and torch.cuda.is_available() else 0
+    return torch.cuda.device_count() if gpu is not False else 0
 
 
 def wanted_processes(procs: int, gpu: bool | None, batch_size: int) -> int:
