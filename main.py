@@ -157,28 +157,29 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
     elif "resume" in asked:
         from commands import train
 
-        folder, out = asked["resume"], Path(given.pop("out", "."))
-        resume = functools.partial(train.resume, folder, out, given)
-        return in_processes(argv, given.get("procs", 0), given.get("gpu"), resume)
+        run, out = asked["resume"], Path(given.pop("out", "."))
+        count = functools.partial(train.saved_processes, run, out, given)
+        return in_processes(argv, count, functools.partial(train.resume, run, out, given))
     else:
         settings = resolve(given)
         if "dry" not in asked:
             from commands import train
+            from engine.distributed import wanted_processes
 
-            return in_processes(argv, settings.procs, settings.gpu, functools.partial(train.train, settings))
+            count = functools.partial(wanted_processes, settings.procs, settings.gpu, settings.batch_size)
+            return in_processes(argv, count, functools.partial(train.train, settings))
         from commands import dry
 
         dry.dry(settings)
     return 0
 
 
-def in_processes(argv: list[str], procs: int, gpu: bool | None, work: Callable[[], object]) -> int:
-    """Calls work(), or where several processes are wanted starts main.py in each of them; returns the exit status."""
+def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], object]) -> int:
+    """Calls work(), or where count() is above 1 starts main.py in as many processes; returns the exit status."""
     from engine import distributed
 
-    count = distributed.wanted_processes(procs, gpu)
-    if count > 1 and not distributed.is_launched():
-        return distributed.launch(count, argv)
+    if not distributed.is_launched() and (processes := count()) > 1:
+        return distributed.launch(processes, argv)
     work()
     return 0
 

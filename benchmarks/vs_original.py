@@ -34,6 +34,7 @@ from benchmarks.measure import ratios, summary
 from benchmarks.processes import Group, Own, loop_settings, make_loop_parser, take_turns
 from conf import Settings
 from conf.datasets import find_row
+from engine.device import choose_device
 from engine.distributed import Processes
 from models.fast_path import use_kernels
 
@@ -96,9 +97,11 @@ class Original:
         return count
 
 
-def blocks_by(net: str) -> str:
-    """What trains this project's widened blocks here."""
+def blocks_by(net: str, gpu: bool | None) -> str:
+    """What trains this project's widened blocks here. gpu: as engine.device.choose_device takes it."""
     try:
+        if choose_device(gpu).type != "cpu":
+            raise ValueError("models/ops/kernels.c is for a CPU")
         use_kernels(models.create(net), required=True)
     except ValueError as error:
         return f"their modules ({error})"
@@ -119,7 +122,7 @@ def main() -> int:
     except ValueError as error:
         print(f"vs_original.py: {error}", file=sys.stderr)
         return 2
-    print(f"this project's widened blocks by {blocks_by(options.net)}")
+    print(f"this project's widened blocks by {blocks_by(options.net, settings.gpu)}")
     print("images a second, and their ratio: median (least to greatest)")
     print(f"the original's loop  {summary(speeds['original'], 1)}")
     print(f"this project's loop  {summary(speeds['own'], 1)}")

@@ -28,7 +28,7 @@ def check_new_run(settings: Settings) -> None:
     that is wrong.
     """
     row = find_row(settings.dataset)
-    device = check_run(settings, row, wanted_processes(settings.procs, settings.gpu))
+    device = check_run(settings, row, wanted_processes(settings.procs, settings.gpu, settings.batch_size))
     for name in ("out", "data"):
         place = Path(getattr(settings, name))
         if place.exists() and not place.is_dir():

@@ -145,7 +145,7 @@ def image_files(paths: list[str]) -> list[str]:
 def predictions(files: list[str], table, trained: Trained) -> Iterator[list]:
     """Yields [path, frame, the task's columns ...] for each frame of each file. Raises ValueError for a bad image."""
     for names, pixels in read_images(files, table, trained.view, trained.settings.skip_broken):
-        images = normalised(pixels, trained.view, trained.precision.device)
+        images = normalised(pixels, trained.view, trained.precision.device).contiguous(memory_format=trained.layout)
         with trained.precision.autocast():
             outputs = trained.network(images)
         for name, row in zip(names, table.rows(outputs), strict=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import os
 import shutil
 import sys
@@ -15,7 +17,7 @@ from conf.resolve import saved_settings
 from datasets.fingerprint import differences
 from engine import checkpoint
 from engine.agreement import check_state
-from engine.distributed import Processes, process_group, restarts
+from engine.distributed import Processes, process_group, restarts, wanted_processes
 from engine.folders import SETTINGS, Folders, begun_run, newest_run
 from engine.job import Job, make_job
 from engine.places import Places
@@ -98,6 +100,8 @@ def continue_run(place: Path, overrides: dict[str, object], processes: Processes
                 print(f"no earlier curves at {folders.runs}: new ones begin there, metrics.csv has every epoch")
         state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
         state.restore(content)
+        if content["settings"].get("gpu") is True and job.precision.device.type != "cuda":
+            print("-gpu true: there is no CUDA device here, and the run goes on without one")
         print(f"going on from epoch {state.epoch + 1}, batch {state.batch + 1} of {len(job.training)}")
         return Run(job, state, folders).finish()
 
@@ -116,19 +120,34 @@ def set_later_aside(folder: Path, epoch: int) -> None:
             os.replace(path, folder / "later" / path.name)
 
 
+def saved_processes(run: str, out: Path, overrides: dict[str, object]) -> int:
+    """The number of processes in which the run goes on: the -procs of the overrides, or the one that it began with.
+
+    run, out, overrides: as resume() takes them. Raises ValueError as it does.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):  # resume() says what is damaged
+        path, content = load_checkpoint(newest_run(out) if run == "last" else Path(run))
+    settings = saved_settings(content["settings"], path, overrides)
+    return wanted_processes(settings.procs, settings.gpu, settings.batch_size)
+
+
+def load_checkpoint(place: Path) -> tuple[Path, RunContent]:
+    """The path and the content of a checkpoint: of the file at place, or the newest whole one in that folder."""
+    if place.is_file() or (place.suffix == ".pth" and not place.is_dir()):
+        return place, checkpoint.load_run(place, RunContent)
+    return checkpoint.load_newest(place)
+
+
 def job_to_resume(place: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, RunContent, Job]:
     """The path of a checkpoint, its content and its job: of the file at place, or the newest whole one in that folder.
 
     Raises ValueError where there is none, or the data set is not what it was.
     """
-    if place.is_file() or (place.suffix == ".pth" and not place.is_dir()):
-        path, content = place, checkpoint.load_run(place, RunContent)
-    else:
-        path, content = checkpoint.load_newest(place)
+    path, content = load_checkpoint(place)
     places = Places.of(path.parent, content, overrides)
     settings = places.find_data(saved_settings(content["settings"], path, overrides))
     with places.told(settings):
-        job = make_job(settings, None, processes)
+        job = make_job(settings, None, processes, goes_on=True)
     check_data(content, job, path)
     check_state(content, job, path)
     return path, content, job

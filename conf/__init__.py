@@ -98,7 +98,8 @@ class Settings:
         group="machine",
     )
     procs: int = knob(
-        "processes on this machine (0: one for each visible CUDA device, else one)",
+        "processes on this machine, on CUDA with a device each (0: as many as there are devices that share -b evenly "
+        "and get at least 128 images of a step each, else one)",
         default=0,
         group="machine",
         high=128,
@@ -111,14 +112,18 @@ class Settings:
         untrained=False,
     )
     amp: str = knob(
-        "mixed precision; auto: bf16 or fp16 on CUDA, off elsewhere",
+        "mixed precision; auto: on CUDA bf16, or fp16 where the device has no bf16, and off elsewhere; off: float32, "
+        "without TF32 (default: auto to train, off for -test, -export and -predict)",
         default="auto",
         group="machine",
+        untrained="off",
+        given=True,
         choices=("auto", "bf16", "fp16", "off"),
     )
-    workers: int = knob(
-        "processes that decode a folder of images that streams (0: none beside this one)",
-        default=2,
+    workers: int | None = knob(
+        "processes that decode a folder of images that streams (0: none beside this one; default: one fewer than each "
+        "process of -procs has cores, at least 1 and at most 8)",
+        default=None,
         group="machine",
         short="w",
         high=128,
@@ -131,7 +136,9 @@ class Settings:
         kept=True,
         low=0.0,
     )
-    channels_last: bool = knob("channels_last memory format", default=True, group="machine")
+    channels_last: bool = knob(
+        "channels_last memory format of weights and images; false: NCHW (default: True)", default=True, group="machine"
+    )
     compile: bool = knob(
         "torch.compile for training and its evaluations", default=False, group="machine", untrained=False
     )
@@ -148,7 +155,12 @@ class Settings:
         group="machine",
         kept=True,
     )
-    deterministic: bool = knob("torch's deterministic algorithms only, on every device", default=False, group="machine")
+    deterministic: bool = knob(
+        "torch's deterministic algorithms only, on every device; without it cuDNN tries its algorithms out when a run "
+        "starts, and takes the fastest (default: False)",
+        default=False,
+        group="machine",
+    )
 
     epochs: int = knob("passes over the training images", group="training", low=1, high=100_000)
     steps: int = knob("batches an epoch (0: one pass over the training images)", default=0, group="training", low=0)
@@ -264,7 +276,9 @@ def replaceable(training: bool) -> list[str]:
     return [
         name
         for name, f in FIELDS.items()
-        if f.metadata["changes"] != "result" and not f.metadata["kept"] and (training or name not in UNTRAINED)
+        if f.metadata["changes"] != "result"
+        and not f.metadata["kept"]
+        and (training or name not in UNTRAINED or f.metadata["given"])
     ]
 
 

@@ -22,6 +22,7 @@ def knob(
     changes: str = "",
     kept: bool = False,
     untrained: object = MISSING,
+    given: bool = False,
     short: str = "",
     low: float = 0,
     high: float = MANY,
@@ -35,12 +36,13 @@ def knob(
                "output" (what is written or printed); by default what CHANGES has for the group
     kept       a run keeps its value to its end, although another value would not change the result
     untrained  the value for weights that are only used (-test, -export), whatever they were trained with
+    given      whether a command that only uses weights may be given another value than `untrained`
     short      the original's short option, where it had one
     low, high  the smallest and the largest number allowed; every number has both, so that none can exhaust the machine
     """
     changes = changes or CHANGES[group]
     assert changes in ("result", "machine", "output"), changes
-    meaning = dict(help=help, group=group, changes=changes, kept=kept, untrained=untrained)
+    meaning = dict(help=help, group=group, changes=changes, kept=kept, untrained=untrained, given=given)
     form = dict(short=short, low=low, high=high, choices=choices)
     return dataclasses.field(default=default, metadata=meaning | form)
 

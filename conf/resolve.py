@@ -109,12 +109,14 @@ def reject_unused_settings(settings: Settings, row: DatasetRow) -> None:
 def saved_settings(values: dict[str, object], path: Path, overrides: dict[str, object]) -> Settings:
     """The settings saved in the checkpoint at path, replaced by overrides; knobs newer than it have their defaults.
 
+    A -gpu true that is saved demanded CUDA of the machine that it was given on, and demands nothing of this one.
     Raises ValueError for knobs that are unknown, missing or out of bounds.
     """
     unknown = [key for key in values if key not in FIELDS]
     if unknown:
         raise ValueError(f"{path}: unknown setting {unknown[0]!r}; it was made by another version of this project")
     try:
-        return Settings(**{**values, **overrides})
+        demand = {"gpu": None} if values.get("gpu") is True else {}
+        return Settings(**{**values, **demand, **overrides})
     except TypeError as error:
         raise ValueError(f"{path}: made by another version of this project ({error})") from None

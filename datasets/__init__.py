@@ -18,7 +18,6 @@ import torch
 from conf.datasets import DatasetRow
 from datasets import cifar, digits, driving, folder, mnist, pack, statistics, tiny_imagenet
 from datasets.base import Dataset, Location, Split, View, channel_statistics, resized
-from datasets.download import download
 from datasets.files import sweep
 from datasets.places import storage
 from datasets.stream import Streaming, streamed
@@ -200,6 +199,8 @@ def _targets_of(view: View, row: DatasetRow, classes: tuple[str, ...], targets: 
 
 
 def _download(row: DatasetRow, data: Path, store: Path) -> Location:
+    from datasets.download import download  # here: what it needs takes a while to load, and is seldom used
+
     download(row, store / row.downloads)
     location = _find(row, data, store)
     assert location is not None, f"{row.name}: the download is not where its reader looks"

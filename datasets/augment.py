@@ -94,7 +94,7 @@ class ImageSource:
     def of(self, images: Tensor, targets: Tensor) -> ImageSource:
         """A source with the same settings for other images of this shape, and their targets."""
         other = copy.copy(self)
-        other.images, other.targets = images.to(self.device), targets.to(self.device)
+        other.images, other.targets = images.to(self.device), to_device(targets, self.device)
         return other
 
     def fetch(self, parts: Iterable[Tensor], seed: int | None = None) -> Iterator[tuple[ImageSource, Tensor]]:

@@ -36,6 +36,7 @@ class TrainingBatches:
     source: an ImageSource, or what has its methods. The order depends on (seed, epoch) only, and the augmentation on
     (seed, epoch, batch).
     share: (rank, number of processes); the process gets its slice of every batch, see shared().
+    layout: the memory format of the images.
     steps: the batches of an epoch, which makes as many passes over the images as they need; 0: one pass.
     """
 
@@ -48,8 +49,10 @@ class TrainingBatches:
         shuffle: bool,
         share: tuple[int, int] = (0, 1),
         steps: int = 0,
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:
         self.source, self.index, self.seed, self.shuffle, self.share = source, index, seed, shuffle, share
+        self.layout = layout
         self.bounds = batch_bounds(self.pass_length(), batch_size)
         if steps:
             self.bounds = [(number * batch_size, (number + 1) * batch_size) for number in range(steps)]
@@ -72,7 +75,7 @@ class TrainingBatches:
             step_seed = derived_seed(self.seed, "augmentation", epoch * len(self.bounds) + number)
             generator = torch.Generator().manual_seed(step_seed)
             images, targets = source.augmented(index, generator, stop - start, rows[number])
-            yield images, targets[: len(shared(stop - start, self.share))]
+            yield images.contiguous(memory_format=self.layout), targets[: len(shared(stop - start, self.share))]
 
     def _rows(self, count: int) -> Tensor:
         """The rows of a batch of `count` images that this process works on: its share, filled up to two images."""
@@ -97,19 +100,28 @@ class EvaluationBatches:
     """The images `index` of a source, each exactly once, in order and without augmentation.
 
     share: (rank, number of processes); the batches are dealt out to the processes in turn.
+    layout: the memory format of the images.
     """
 
-    def __init__(self, source, index: Tensor, batch_size: int = 256, share: tuple[int, int] = (0, 1)) -> None:
-        self.source, self.index = source, index
+    def __init__(
+        self,
+        source,
+        index: Tensor,
+        batch_size: int = 256,
+        share: tuple[int, int] = (0, 1),
+        layout: torch.memory_format = torch.channels_last,
+    ) -> None:
+        self.source, self.index, self.layout = source, index, layout
         self.parts = index.split(batch_size)[share[0] :: share[1]]
 
     def whole(self) -> EvaluationBatches:
         """The batches of all processes."""
-        return EvaluationBatches(self.source, self.index)
+        return EvaluationBatches(self.source, self.index, layout=self.layout)
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for source, index in self.source.fetch(self.parts):
-            yield source.plain(index)
+            images, targets = source.plain(index)
+            yield images.contiguous(memory_format=self.layout), targets

@@ -12,7 +12,7 @@ from datasets.base import Dataset, Split, View
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.driving_batches import DrivingAugmentation, DrivingBatches, DrivingSource
 from datasets.split import held_out, held_out_driving
-from datasets.stream import StreamedImages, StreamSource
+from datasets.stream import StreamedImages, StreamSource, decoders
 
 
 def make_batches(
@@ -29,32 +29,32 @@ def make_batches(
         training_index, validation_index = held_out_driving(len(train), settings.val)
         make_training = functools.partial(DrivingBatches, zero_drop=settings.zero_drop)
     else:
-        train, test = image_sources(settings, data, device)
+        train, test = image_sources(settings, data, device, share)
         training_index, validation_index = held_out(data.train.targets, settings.val)
         make_training = TrainingBatches
-    training = make_training(
-        train, training_index, settings.batch_size, settings.seed, settings.shuffle, share, settings.steps
-    )
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    how = settings.batch_size, settings.seed, settings.shuffle, share, settings.steps, layout
+    training = make_training(train, training_index, *how)
     evaluations = {}
     if data.val is not None:
         if settings.val:
             raise ValueError(
                 f"-val {settings.val:g}: {settings.dataset} has validation images of its own; leave it out"
             )
-        val = image_source(data.val, data, NO_AUGMENTATION, device, settings.workers)
-        evaluations["Val"] = EvaluationBatches(val, torch.arange(len(val)), share=share)
+        val = image_source(data.val, data, NO_AUGMENTATION, device, decoders(settings.workers, share[1]))
+        evaluations["Val"] = EvaluationBatches(val, torch.arange(len(val)), share=share, layout=layout)
     elif len(validation_index):
-        evaluations["Val"] = EvaluationBatches(train, validation_index, share=share)
-    evaluations["Test"] = EvaluationBatches(test, torch.arange(len(test)), share=share)
+        evaluations["Val"] = EvaluationBatches(train, validation_index, share=share, layout=layout)
+    evaluations["Test"] = EvaluationBatches(test, torch.arange(len(test)), share=share, layout=layout)
     return training, evaluations
 
 
 def image_sources(
-    settings: Settings, data: Dataset, device: torch.device
+    settings: Settings, data: Dataset, device: torch.device, share: tuple[int, int]
 ) -> tuple[ImageSource | StreamSource, ImageSource | StreamSource]:
     """The training and test images of a data set that is classified, in memory or streaming."""
     augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
-    given = (data, augmentation, device, settings.workers)
+    given = (data, augmentation, device, decoders(settings.workers, share[1]))
     return image_source(data.train, *given), image_source(data.test, *given)
 
 
@@ -66,10 +66,12 @@ def image_source(
     return StreamSource(*given, workers) if isinstance(split.images, StreamedImages) else ImageSource(*given)
 
 
-def evaluation_batches(test: Split, view: View, device: torch.device, workers: int) -> EvaluationBatches:
-    """The batches of a test split alone, as a network with that view sees them."""
+def evaluation_batches(
+    test: Split, view: View, device: torch.device, workers: int, layout: torch.memory_format
+) -> EvaluationBatches:
+    """The batches of a test split alone, as a network with that view sees them. layout: the images' memory format."""
     source = image_source(test, view, NO_AUGMENTATION, device, workers)
-    return EvaluationBatches(source, torch.arange(len(test.targets)))
+    return EvaluationBatches(source, torch.arange(len(test.targets)), layout=layout)
 
 
 def driving_sources(settings: Settings, data: Dataset, device: torch.device) -> tuple[DrivingSource, ImageSource]:

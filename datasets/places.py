@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import pooch
+import platformdirs
 
 from conf.datasets import DatasetRow
 
@@ -17,7 +17,9 @@ def bases(row: DatasetRow, data: Path) -> list[Path]:
 
 def storage(data: Path) -> Path:
     """The folder that downloads and packed data go to: data, or the user's cache folder where it is read-only."""
-    return data if writable(data) else Path(pooch.os_cache("reuse"))
+    if writable(data):
+        return data
+    return platformdirs.user_cache_path("reuse", appauthor=False)
 
 
 def writable(folder: Path) -> bool:

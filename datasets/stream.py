@@ -172,6 +172,17 @@ def streamed(row: DatasetRow, names: Sequence[str], side: int, streaming: Stream
     return StreamedImages(names, row.channels, side, streaming.least_area, row.skip_broken)
 
 
+def decoders(wanted: int | None, processes: int) -> int:
+    """The processes that decode images for one of the `processes` that train on this machine.
+
+    wanted, or where that is None one fewer than the cores that each of them has, at least 1 and at most 8.
+    """
+    if wanted is not None:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // processes - 1))
+
+
 class StreamSource:
     """An ImageSource for StreamedImages: fetch() decodes the batches ahead of their use.
 

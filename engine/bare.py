@@ -12,6 +12,7 @@ import datasets
 from conf import TOLD, UNTRAINED, Settings, option
 from conf.datasets import find_row
 from conf.resolve import settings as resolve
+from datasets.stream import decoders
 from engine import checkpoint
 from engine.schema import LaterContent, TrainedContent
 from engine.weights import Made, check_fits, find_weights
@@ -40,13 +41,14 @@ def load_content(path: Path, given: dict[str, object], free: tuple[str, ...] = (
             f"{path}: holds weights only; say with -net NAME and -dataset D what network they are of, and whose "
             "classes and normalisation they were trained with"
         )
-    return _told(content, path, resolve(given | UNTRAINED))
+    return _told(content, path, resolve(UNTRAINED | given))
 
 
 def _told(content: dict, path: Path, settings: Settings) -> LoadedContent:
     """What a run with these settings would have saved beside the weights in content."""
     row = find_row(settings.dataset)
-    streaming = datasets.Streaming(round(settings.memory * 1e9), settings.workers, settings.random_resized_crop)
+    workers = decoders(settings.workers, 1)
+    streaming = datasets.Streaming(round(settings.memory * 1e9), workers, settings.random_resized_crop)
     data = datasets.load(row, Path(settings.data), settings.size or None, streaming)
     channels, side = data.train.images.shape[1], data.train.images.shape[-1]
     made = Made.of(settings, len(data.classes), channels, side)

@@ -10,9 +10,10 @@ from engine.device import check_compiler, choose_device
 from models.registry import entry
 
 
-def check_run(settings: Settings, row: DatasetRow, processes: int) -> torch.device:
+def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool = False) -> torch.device:
     """The device of a run of these settings on the data set of row, in so many processes.
 
+    goes_on: the run may have begun on another machine; it goes on without -sync-bn where there is no CUDA.
     Raises ValueError for settings that cannot run.
     """
     known = entry(settings.net)
@@ -27,7 +28,7 @@ def check_run(settings: Settings, row: DatasetRow, processes: int) -> torch.devi
     device = choose_device(settings.gpu)
     if settings.batch_size % processes:
         raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes} processes")
-    if settings.sync_bn and device.type != "cuda":
+    if settings.sync_bn and device.type != "cuda" and not goes_on:
         raise ValueError(f"-sync-bn true: it is for CUDA devices only, not for {device}; leave it out of a new run")
     if settings.compile:
         check_compiler(device)

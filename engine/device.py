@@ -16,6 +16,7 @@ from torch import nn
 def choose_device(gpu: bool | None) -> torch.device:
     """The first that is there of CUDA, Apple's mps and the CPU. gpu: True demands CUDA, False the CPU.
 
+    On CUDA, float32 is computed as float32 from then on: torch's own default lets convolutions round to TF32.
     Raises ValueError where CUDA is demanded and is not there.
     """
     if gpu and not torch.cuda.is_available():
@@ -23,6 +24,7 @@ def choose_device(gpu: bool | None) -> torch.device:
     if gpu is False:
         return torch.device("cpu")
     if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
@@ -68,10 +70,13 @@ class Precision:
     def choose(cls, amp: str, device: torch.device) -> Precision:
         """amp: "bf16", "fp16", "off" for float32, or "auto".
 
-        "auto" is bf16 on CUDA where it is supported, fp16 on other CUDA devices, and float32 elsewhere.
+        "auto" is bf16 on CUDA devices that have it, fp16 on those for which torch would emulate it, many times slower,
+        and float32 elsewhere.
         """
-        if amp == "auto":
-            amp = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if device.type == "cuda" else "off"
+        if amp == "auto" and device.type == "cuda":
+            amp = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        elif amp == "auto":
+            amp = "off"
         return cls(device, {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp])
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -85,12 +90,18 @@ class Precision:
 
 @contextlib.contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
-    """A context in which torch uses deterministic algorithms only.
+    """A context for training. wanted: torch uses deterministic algorithms only; else cuDNN takes its fastest ones,
+    which it finds by trying them out once for each shape of a batch.
 
-    Raises ValueError where an operation has none, and names it.
+    Raises ValueError where a deterministic run meets an operation without such an algorithm, and names it.
     """
     if not wanted:
-        yield
+        tries = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = tries
         return
     before = torch.are_deterministic_algorithms_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs workspaces of fixed size

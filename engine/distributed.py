@@ -26,6 +26,8 @@ from torch import nn
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
+from conf import Settings
+
 T = TypeVar("T")
 
 FOUND_WITHIN = timedelta(seconds=45)  # a launcher starts its processes at the same time
@@ -116,7 +118,13 @@ def process_group(gpu: bool | None) -> Iterator[Processes]:
         return
     if is_launched():
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    cuda = torch.cuda.is_available() and gpu is not False
+    devices = visible_devices(gpu)
+    cuda = devices > 0
+    if cuda:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if here > devices and os.environ.get("RANK", "0") != "0":
+            raise SystemExit(2)  # the main process says why
+        check_devices(here, devices, f"--nproc-per-node={here}")
     try:
         if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -217,17 +225,55 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def wanted_processes(procs: int, gpu: bool | None) -> int:
-    """procs, or where that is 0 one for each visible CUDA device, at least one.
+LEAST_SHARE = 128  # images of a step: with fewer, starting a step's kernels binds a GPU, and more of them gain nothing
 
-    Raises ValueError where a launcher has started another number.
+
+def visible_devices(gpu: bool | None) -> int:
+    """The number of CUDA devices that processes may use. gpu: as choose_device takes it."""
+    return torch.cuda.device_count() if gpu is not False else 0
+
+
+def wanted_processes(procs: int, gpu: bool | None, batch_size: int) -> int:
+    """procs, or where that is 0 as many as there are CUDA devices that share a batch evenly, with LEAST_SHARE images or
+    more each; at least one.
+
+    Raises ValueError where each of procs cannot have a device of its own, or a launcher has started another number.
     """
-    if procs and is_launched() and os.environ["WORLD_SIZE"] != str(procs):
+    devices = visible_devices(gpu)
+    if procs:
+        if is_launched() and os.environ["WORLD_SIZE"] != str(procs):
+            raise ValueError(
+                f"-procs {procs}: the environment has WORLD_SIZE={os.environ['WORLD_SIZE']} from a launcher; leave out "
+                f"-procs, or where it is left over: {_unset()}"
+            )
+        check_devices(procs, devices, f"-procs {procs}")
+        return procs
+    counts = range(1, devices + 1)
+    return max((n for n in counts if batch_size % n == 0 and batch_size // n >= LEAST_SHARE), default=1)
+
+
+def check_devices(processes: int, devices: int, option: str) -> None:
+    """Raises ValueError where there are CUDA devices, and fewer than processes on this machine."""
+    if 0 < devices < processes:
         raise ValueError(
-            f"-procs {procs}: the environment has WORLD_SIZE={os.environ['WORLD_SIZE']} from a launcher; leave out "
-            f"-procs, or where it is left over: {_unset()}"
+            f"{option}: each process takes a CUDA device of its own, and {devices} can be seen; "
+            f"give at most {devices}, or -gpu false"
         )
-    return procs or (max(1, torch.cuda.device_count()) if gpu is not False else 1)
+
+
+def describe_processes(processes: Processes, settings: Settings) -> str:
+    """For a run's first lines: how many processes there are, and why not one for each device where nobody chose."""
+    several = f", {processes.world_size} processes" if processes.world_size > 1 else ""
+    devices, batch = visible_devices(settings.gpu), settings.batch_size
+    chosen = settings.procs or processes.world_size != wanted_processes(0, settings.gpu, batch)
+    if chosen or processes.world_size >= devices:
+        return several
+    most = max(n for n in range(1, devices + 1) if batch % n == 0)
+    more = f"; -procs {most}: {most} processes" if most > processes.world_size else ""
+    return (
+        f"{several}, {processes.world_size} of {devices} devices (as many as share -b {batch} evenly, "
+        f"{LEAST_SHARE} images or more each{more})"
+    )
 
 
 def launch(count: int, argv: list[str]) -> int:

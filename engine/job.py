@@ -18,7 +18,7 @@ from datasets.loaders import make_batches
 from engine import checkpoint
 from engine.checks import check_run
 from engine.device import Precision, keep_freed_memory, to_device
-from engine.distributed import SINGLE_PROCESS, Processes
+from engine.distributed import SINGLE_PROCESS, Processes, describe_processes
 from engine.folders import Folders
 from engine.tasks import TASKS, Task
 from engine.trained import how_made, streaming, to_content, view_of_data
@@ -67,7 +67,7 @@ def describe_job(job: Job, folders: Folders) -> str:
     settings = job.settings
     images = {split: len(batches.index) for split, batches in job.evaluations.items()}
     chosen_on = "validation images" if job.chosen_on == "Val" else "test set (a run with -val chooses fairly)"
-    several = f", {job.processes.world_size} processes" if job.processes.world_size > 1 else ""
+    several = describe_processes(job.processes, settings)
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
     side = job.view.side
@@ -86,17 +86,24 @@ def describe_job(job: Job, folders: Folders) -> str:
     )
 
 
-def make_job(settings: Settings, weights: Path | None = None, processes: Processes = SINGLE_PROCESS) -> Job:
+def make_job(
+    settings: Settings, weights: Path | None = None, processes: Processes = SINGLE_PROCESS, goes_on: bool = False
+) -> Job:
     """The job of these settings; it starts from weights, a checkpoint, where that is given.
 
+    goes_on: the settings are those of a run that may have begun on another machine. It goes on without -sync-bn where
+    there is no CUDA, and a line says so where that changes anything.
     Raises ValueError for settings that cannot run. Nothing is written except the packed data set.
     """
     row = chosen_row(settings)
-    device = check_run(settings, row, processes.world_size)
+    device = check_run(settings, row, processes.world_size, goes_on)
+    sync_bn = settings.sync_bn and device.type == "cuda"
+    if settings.sync_bn and not sync_bn and processes.world_size > 1:
+        print("-sync-bn: torch has it for CUDA devices only; from here on each process normalises its own images")
     if device.type == "cpu":
         keep_freed_memory()
     start = None if weights is None else checkpoint.load(weights)
-    data = datasets.load(row, Path(settings.data), settings.size or None, streaming(settings))
+    data = datasets.load(row, Path(settings.data), settings.size or None, streaming(settings, processes.world_size))
     view = view_of_data(settings, data)
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
     made = how_made(settings, view)
@@ -107,7 +114,7 @@ def make_job(settings: Settings, weights: Path | None = None, processes: Process
     precision = Precision.choose(settings.amp, device)
     if settings.kernels is not False:
         use_kernels(network, settings, precision)
-    if settings.sync_bn:
+    if sync_bn:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     training, evaluations = make_batches(settings, data, device, (processes.rank, processes.world_size))
     validation = evaluations.get("Val")

@@ -63,7 +63,7 @@ def out_of_memory_line(error: BaseException, command: str | None, settings: Sett
 
 def _to_lower(settings: Settings) -> list[str]:
     """The options of a new run that lower the memory it needs, those that change least first."""
-    options, count = [], wanted_processes(settings.procs, settings.gpu)
+    options, count = [], wanted_processes(settings.procs, settings.gpu, settings.batch_size)
     half = settings.batch_size // 2 // count * count
     if half >= 2 * count:
         options += [f"-accumulate {2 * settings.accumulate}", f"-b {half}"]

@@ -46,6 +46,10 @@ def make_schedule(
     optimizer: torch.optim.Optimizer, steps_per_epoch: int, settings: Settings
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """The schedule that multiplies the optimizer's learning rate by learning_rate_factor at every step."""
-    return torch.optim.lr_scheduler.LambdaLR(
+    schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, steps_per_epoch, settings)
     )
+    # A step whose gradients overflow in fp16 is left out by the loss scaling and counts for the schedule all the same;
+    # torch would take the first step of a run, where it is one of these, for a wrong order of calls, and warn.
+    optimizer._opt_called = True
+    return schedule

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 
 from conf import Settings
 from engine.device import Precision
@@ -18,6 +17,36 @@ from engine.schema import StateContent
 
 # what a checkpoint holds of a TrainState as it is
 FIGURES = ("epoch", "batch", "step", "sums", "loss", "rate", "history", "best", "seconds")
+
+
+class AveragedWeights:
+    """A copy of a network, `module`, whose floating-point tensors follow the network's as an exponential average.
+
+    All its other tensors are copied at every update: they are numbers of channels and counts, whose mean would mean
+    nothing. `steps` counts the updates; the first one copies everything.
+    """
+
+    # NOTE: torch's AveragedModel keeps its count in a tensor, and copies that to the device at every update; the host
+    # waits for each of these copies.
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.module, self.decay, self.steps = copy.deepcopy(network), decay, 0
+
+    @torch.no_grad()
+    def update_parameters(self, network: nn.Module) -> None:
+        """Takes in the network's present weights; the host waits for nothing."""
+        pairs = [
+            (own.detach(), other.detach())
+            for find in (nn.Module.parameters, nn.Module.buffers)
+            for own, other in zip(find(self.module), find(network), strict=True)
+        ]
+        averaged = [pair for pair in pairs if self.steps and pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if not (self.steps and pair[0].is_floating_point())]
+        if averaged:
+            torch._foreach_lerp_(*map(list, zip(*averaged, strict=True)), 1 - self.decay)
+        if copied:
+            torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
+        self.steps += 1
 
 
 @dataclass
@@ -33,7 +62,7 @@ class TrainState:
     network: nn.Module
     trained: nn.Module
     evaluated: nn.Module
-    averaged: AveragedModel | None
+    averaged: AveragedWeights | None
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
@@ -57,13 +86,11 @@ class TrainState:
         processes: Processes = SINGLE_PROCESS,
     ) -> TrainState:
         """The state before the first step. network must be on its device already."""
-        averaged = None
-        if settings.ema:
-            averaged = AveragedModel(network, multi_avg_fn=averaging(settings.ema), use_buffers=True)
-        trained = processes.wrap_ddp(network)
-        evaluated = network if averaged is None else averaged.module
+        averaged = AveragedWeights(network, settings.ema) if settings.ema else None
+        trained, evaluated = network, network if averaged is None else averaged.module
         if settings.compile:  # for the two sizes of an epoch's batches (the last one is smaller), not for any size
             trained, evaluated = (torch.compile(each, dynamic=False) for each in (trained, evaluated))
+        trained = processes.wrap_ddp(trained)  # around what is compiled: within, its hooks would break the graph
         optimizer = make_optimizer(network, settings)
         schedule = make_schedule(optimizer, steps_per_epoch, settings)
         return cls(network, trained, evaluated, averaged, optimizer, schedule, precision.scaler())
@@ -89,7 +116,7 @@ class TrainState:
         return {
             "network": self.network.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.module.state_dict(),
-            "averaged_steps": 0 if self.averaged is None else int(self.averaged.n_averaged),
+            "averaged_steps": 0 if self.averaged is None else self.averaged.steps,
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "scaler": self.scaler.state_dict(),
@@ -101,7 +128,7 @@ class TrainState:
         self.network.load_state_dict(content["network"])
         if self.averaged is not None:
             self.averaged.module.load_state_dict(content["averaged"])
-            self.averaged.n_averaged.fill_(content["averaged_steps"])
+            self.averaged.steps = content["averaged_steps"]
         saved = content["optimizer"]
         # copies, since tensors may share memory in a file, and are changed in place
         moments = {
@@ -112,24 +139,7 @@ class TrainState:
         groups = [mine | {"lr": each["lr"]} for mine, each in zip(own, saved["param_groups"], strict=True)]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.schedule.last_epoch = content["schedule"]["last_epoch"]
-        if content["scaler"]:  # empty where the run computed in another type so far
+        if content["scaler"]:  # empty where the run was not in fp16 before; a scaler then begins anew
             self.scaler.load_state_dict(content["scaler"])
         for name in FIGURES:
             setattr(self, name, content[name])
-
-
-def averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """The update of averaged weights: exponential for floating-point tensors, a copy for all others.
-
-    The others are numbers of channels and counts, whose mean would mean nothing.
-    """
-    average = get_ema_multi_avg_fn(decay)
-
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        if averaged[0].is_floating_point():  # torch calls it with tensors of one type at a time
-            average(averaged, current, count)
-        else:
-            for own, other in zip(averaged, current, strict=True):
-                own.copy_(other)
-
-    return update

@@ -102,7 +102,7 @@ class Classification(Task):
         logits = logits.detach().float()
         loss = F.cross_entropy(logits, targets, reduction="sum")
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
-        count = torch.tensor(len(targets), device=logits.device)
+        count = torch.full((), len(targets), device=logits.device)  # filled there: a copy would be waited for
         return torch.stack([loss, hits[:, 0].sum(), hits.sum(), count])
 
     def metrics(self, sums: list[float]) -> dict[str, float]:
@@ -175,7 +175,7 @@ class Regression(Task):
     def sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Sums of squared error, absolute error, both of always zero, squared error of the training mean, images."""
         targets, difference = targets.float(), outputs.detach().float().squeeze(1) - targets
-        count = torch.tensor(float(len(targets)), device=outputs.device)
+        count = torch.full((), float(len(targets)), device=outputs.device)
         errors = [total for each in (difference, targets) for total in (each.square().sum(), each.abs().sum())]
         return torch.stack([*errors, (targets - self.training_mean).square().sum(), count])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 import datasets
@@ -16,6 +17,7 @@ from conf.datasets import DATASETS
 from conf.resolve import chosen_row, saved_settings
 from datasets.batches import EvaluationBatches
 from datasets.loaders import evaluation_batches
+from datasets.stream import decoders
 from engine import checkpoint
 from engine.bare import load_content
 from engine.device import Precision, choose_device, keep_freed_memory, to_device
@@ -36,6 +38,11 @@ class Trained:
     precision: Precision
     places: Places
 
+    @property
+    def layout(self) -> torch.memory_format:
+        """The memory format of the images that the network is given."""
+        return torch.channels_last if self.settings.channels_last else torch.contiguous_format
+
     def test_batches(self, downloads: bool = True) -> EvaluationBatches:
         """The test images of the settings' data set, as the network sees them; nothing of the training images is built.
 
@@ -47,7 +54,7 @@ class Trained:
             raise ValueError(f"-dataset {settings.dataset}: is for {row.task}, and the network for {self.task.name}")
         with self.places.told(settings):
             test = datasets.load_test(row, Path(settings.data), self.view, streaming(settings), downloads)
-        return evaluation_batches(test, self.view, self.precision.device, settings.workers)
+        return evaluation_batches(test, self.view, self.precision.device, decoders(settings.workers, 1), self.layout)
 
 
 def load_trained(weights: Path, overrides: dict[str, object]) -> Trained:
@@ -58,7 +65,7 @@ def load_trained(weights: Path, overrides: dict[str, object]) -> Trained:
     """
     content = load_content(weights, overrides, free=("dataset",))
     overrides = {name: value for name, value in overrides.items() if name not in TOLD or name == "dataset"}
-    settings = saved_settings(content["settings"], weights, overrides | UNTRAINED)
+    settings = saved_settings(content["settings"], weights, UNTRAINED | overrides)
     trained_on = saved_settings(content["settings"], weights, {})
     view = view_of_content(trained_on, content)
     device = choose_device(settings.gpu)
@@ -88,9 +95,10 @@ def how_made(settings: Settings, view: datasets.View) -> Made:
     return Made.of(settings, len(view.classes), view.channels, view.side)
 
 
-def streaming(settings: Settings) -> datasets.Streaming:
-    """When a folder of images streams, and how."""
-    return datasets.Streaming(round(settings.memory * 1e9), settings.workers, settings.random_resized_crop)
+def streaming(settings: Settings, processes: int = 1) -> datasets.Streaming:
+    """When a folder of images streams, and how, in one of the processes that train on this machine."""
+    workers = decoders(settings.workers, processes)
+    return datasets.Streaming(round(settings.memory * 1e9), workers, settings.random_resized_crop)
 
 
 def view_of_data(settings: Settings, data: datasets.Dataset) -> datasets.View:

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import ops
 from models.layers import global_average
 
 
@@ -47,31 +48,18 @@ def shuffled(x: Tensor, groups: int) -> Tensor:
 
 
 class ReuseDepthwise(nn.Conv2d):
-    """Reuse(times), then a depthwise convolution: N x C x H x W -> N x times*C x H' x W', without repeating the map.
+    """Reuse(times), then a depthwise convolution: N x C x H x W -> N x times*C x H' x W'.
 
-    The weights are the literal form's, (times*C) x 1 x K x K: filter m*C + c reads channel c. Each copy's C filters
-    are a depthwise convolution of x itself; the results are laid side by side.
+    The weights are the literal form's, (times*C) x 1 x K x K: filter m*C + c reads channel c. What is computed depends
+    on the device (models/ops/depthwise.py); on a CPU the map is not repeated.
     """
-
-    # NOTE: Conv2d(C, times*C, groups=C) is the same function in another order of its outputs. oneDNN, which computes
-    # convolutions on CPUs, is fast for one filter a channel only (benchmarks/reuse.py -multiplier measures both).
 
     def __init__(self, channels: int, times: int, kernel_size: int, stride: int) -> None:
         super().__init__(channels, channels * times, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
         self.times = times
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
-        if min(x.shape[2:]) < self.kernel_size[0]:
-            # a kernel larger than its map takes oneDNN about twice as long in training where the padding is its own
-            x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
-        filters = self.weight.chunk(self.times)
-        biases = [None] * self.times if self.bias is None else self.bias.chunk(self.times)
-        maps = [
-            F.conv2d(x, weight, bias, self.stride, padding, groups=self.groups)
-            for weight, bias in zip(filters, biases, strict=True)
-        ]
-        return maps[0] if self.times == 1 else torch.cat(maps, dim=1)
+        return ops.reuse_depthwise(x, self.weight, self.bias, self.stride, self.padding)
 
 
 class ReuseSqueezeExcite(nn.Module):
@@ -106,7 +94,7 @@ class ReuseSqueezeExcite(nn.Module):
         """N x E means of the channels -> N x E x 1 x 1 gates: Reuse repeats numbers here, not a map."""
         gates = self.reuse(self.gate(self.relu(self.reduce(means))))
         if self.order is not None:
-            gates = gates[:, self.order]
+            gates = gates.index_select(1, self.order)  # on CUDA in fewer kernels than gates[:, self.order]
         return gates[:, :, None, None]
 
 

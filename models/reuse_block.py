@@ -128,7 +128,8 @@ class FoldedReuseInvertedResidual(nn.Module):
     A 1x1 convolution of k copies' maps, laid side by side, is the sum of k convolutions of C channels each. So no map
     of kC channels is put together, and the map of one copy is read while it is still in the processor's cache;
     squeeze-excite alone needs the means of all copies before the first can go on.
-    Where the wide map is small, many short steps cost more than they save: there it is made, by repetition.
+    Where the wide map is small, or the device is a GPU, many short steps cost more than they save: there it is made,
+    by repetition.
     """
 
     # Numbers in the repeated input from which on copy by copy is faster on one core (AMD EPYC, 1 MB of L2 cache).
@@ -156,7 +157,8 @@ class FoldedReuseInvertedResidual(nn.Module):
 
     def widen_and_project(self, x: Tensor) -> Tensor:
         # An exported graph has one form for batches of all sizes: the one of few steps, which every runtime knows.
-        if self.divides and not torch.compiler.is_exporting() and x.numel() * self.times >= self.WIDE:
+        whole = torch.compiler.is_exporting() or ops.repeats_the_map(x)
+        if self.divides and not whole and x.numel() * self.times >= self.WIDE:
             return self.copy_by_copy(x)
         y = self.depthwise(torch.cat([x] * self.times, dim=1))
         return self.project(self.act(y if self.se is None else self.se(y)))

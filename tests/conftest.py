@@ -45,11 +45,12 @@ def without_pictures():
     For modules whose tests look at neither, and do not use `finished`: that run has them.
     """
     from engine.logs import RunLog
-    from engine.tasks import Classification
+    from engine.tasks import TASKS
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunLog, "graph", lambda *_: None)
-        patch.setattr(Classification, "figures", lambda *_: {})
+        for task in TASKS.values():
+            patch.setattr(task, "figures", lambda *_: {})
         yield
 
 

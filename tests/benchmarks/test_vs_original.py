@@ -40,6 +40,11 @@ def test_both_loops_train_the_same_network_on_the_same_images(images):
     assert own.state.step == 3
 
 
+def test_the_c_code_is_claimed_on_a_cpu_only(monkeypatch):
+    monkeypatch.setattr(vs_original, "choose_device", lambda gpu: torch.device("cuda"))
+    assert vs_original.blocks_by("cheapV2", None) == "their modules (models/ops/kernels.c is for a CPU)"
+
+
 @pytest.mark.slow
 def test_vs_original_as_a_command(images):
     words = f"-net cheapV2 -batch 4 -rounds 2 -steps 1 -dataset {images['dataset']} -data {images['data']}".split()

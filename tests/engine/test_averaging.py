@@ -1,37 +1,63 @@
 """Averaged weights (-ema): what is averaged, and that -test of a run's last weights gives the run's last figures."""
 
-import json
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-import main
+import models
+from commands.evaluate import evaluate
 from engine import checkpoint
-from engine.state import averaging
+from engine.result import split_metrics
+from engine.state import AveragedWeights
+from models.registry import entry
+from tests.helpers.drive import write_drive
 from tests.helpers.runs import start
 
 
 def test_numbers_that_are_no_quantities_are_copied():
     """The gates of cheapV3_shuffle6 are found by an integer buffer of channel numbers, which has no mean."""
-    averaged = torch.tensor([1.0, 2.0]), torch.tensor([5, 0, 3])
-    current = torch.tensor([3.0, 4.0]), torch.tensor([0, 3, 5])
-    for own, other in zip(averaged, current, strict=True):
-        averaging(0.75)([own], [other], torch.tensor(1))
-    assert averaged[0].tolist() == [1.5, 2.5] and averaged[1].tolist() == [0, 3, 5]
+    network = nn.BatchNorm2d(2)
+    network.register_buffer("order", torch.tensor([5, 0, 3]))
+    averaged = AveragedWeights(network, decay=0.75)
+    for weight, order in ((1.0, [5, 3, 0]), (3.0, [0, 3, 5])):  # the first is taken as it is
+        with torch.no_grad():
+            network.weight.fill_(weight)
+        network.order, network.num_batches_tracked = torch.tensor(order), torch.tensor(7)
+        averaged.update_parameters(network)
+    assert averaged.module.weight.tolist() == [1.5, 1.5] and averaged.module.order.tolist() == [0, 3, 5]
+    assert averaged.module.num_batches_tracked == 7 and averaged.steps == 2
 
 
-@pytest.mark.parametrize("net", ["cheapV3_shuffle6", "MobileNetV3_small"])
-def test_the_last_figures_are_those_of_the_last_weights(net, tmp_path, capsys, without_pictures):
-    words = f"-net {net} -width 0.25 -dataset digits -size 8 -epochs 2 -b 128 -warm 0.5 -ema 0.9 -name a -gpu false"
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory) -> Path:
+    """A data folder with a drive, for the networks that steer."""
+    data = tmp_path_factory.mktemp("data")
+    write_drive(data / "driving")
+    return data
+
+
+QUICK = ("cheapV3_shuffle6", "EffNet_steering", "digits_baseline")
+
+
+@pytest.mark.parametrize(
+    "net", [pytest.param(net, marks=[] if net in QUICK else pytest.mark.slow) for net in models.names()]
+)
+def test_the_last_figures_are_those_of_the_last_weights(net, drives, tmp_path, capsys, without_pictures):
+    data = f"-dataset driving -data {drives} -size 16" if "steering" in net else "-dataset digits -size 8"
+    narrow = "-width 0.25" if entry(net).takes("width") else ""
+    words = f"-net {net} {narrow} {data} -epochs 1 -steps 6 -b 64 -warm 0.5 -ema 0.9 -name a -gpu false"
     start(words, tmp_path)
-    folder = tmp_path / "checkpoints" / net / "digits-a"
-    result = json.loads((folder / "result.json").read_text())
+    folder = next((tmp_path / "checkpoints" / net).iterdir())
     content = checkpoint.load_run(folder / "last.pth")
     for key, tensor in content["averaged"].items():
         if not tensor.is_floating_point():
             assert torch.equal(tensor, content["network"][key]), key
     capsys.readouterr()
-    assert main.main(["-test", "-weights", str(folder / "last.pth"), "-gpu", "false"]) == 0
+    found = evaluate(folder / "last.pth", {"gpu": False})
+    assert found == split_metrics(content["history"][-1], "Test")
     said = capsys.readouterr().out
-    assert f"top-1 error {100 * result['test top-1 error']:.2f} %" in said
-    assert f"loss {result['test loss']:.4f}" in said
+    assert f" {found['loss']:.4f}" in said
+    if "accuracy" in found:
+        assert f"top-1 error {100 - 100 * found['accuracy']:.2f} %" in said

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 import main
+from commands import evaluate, train
 from engine import checkpoint
 from engine.device import determinism
 from tests.helpers.runs import EPOCHS, RUN, checkpoints, curves, result, start
@@ -196,3 +197,35 @@ def test_two_thousand_steps_stay_flat(tmp_path):
     assert done.returncode == 0, done.stderr
     (memory, files), (memory_later, files_later) = json.loads(done.stdout.partition("FOUND ")[2])
     assert memory_later < 1.05 * memory and files_later == files
+
+
+@pytest.fixture
+def from_cuda(finished, tmp_path) -> Path:
+    """A copy of the finished run as it would be had it been trained in three processes on CUDA."""
+    folder = tmp_path / "checkpoints" / "EffNet" / "digits-try1"
+    folder.mkdir(parents=True)
+    content = checkpoint.load_run(checkpoints(finished) / "last.pth")
+    content["settings"] |= {"gpu": True, "sync_bn": True, "procs": 3, "amp": "bf16"}
+    checkpoint.save(folder / "last.pth", content)
+    return folder
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+def test_what_was_trained_on_cuda_is_used_without_it(from_cuda, finished, capsys):
+    """In float32, unless another precision is asked for; a run goes on, in the number of processes that it had."""
+    weights = from_cuda / "last.pth"
+    plain = evaluate.evaluate(checkpoints(finished) / "last.pth", {})
+    assert evaluate.evaluate(weights, {}) == plain
+    assert evaluate.evaluate(weights, {"amp": "bf16"})["loss"] != plain["loss"]
+    assert main.main(["-test", "-weights", str(weights), "-gpu", "true"]) == 2
+    assert train.saved_processes(str(from_cuda), Path("."), {}) == 3
+    assert train.saved_processes(str(from_cuda), Path("."), {"procs": 1}) == 1
+    capsys.readouterr()
+    assert main.main(["-resume", str(from_cuda), "-procs", "1"]) == 0
+    assert "-gpu true: there is no CUDA device here" in capsys.readouterr().out
+
+
+def test_the_downloader_is_loaded_where_it_downloads():
+    words = "import sys, datasets, commands.train, commands.evaluate; print('requests' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models import ops
-from models.ops import activated_conv, build
+from models.ops import activated_conv, build, depthwise
 from models.ops.widen import widen_backward
 
 ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "hardswish": lambda x: x * F.relu6(x + 3) / 6}
@@ -109,3 +109,20 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch, damage):
         path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
     assert build._built.__wrapped__("float").shape_size() == first.shape_size()
     assert len(path.read_bytes()) == len(whole) and build._is_whole(path)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize(
+    ("times", "kernel", "stride", "side"), [(1, 3, 1, 9), (3, 3, 2, 9), (2, 5, 1, 3), (6, 3, 1, 1)]
+)
+def test_the_forms_of_a_depthwise_convolution_of_copies(times, kernel, stride, side, biased):
+    """The form for a CPU and the one for CUDA are the definition, and each other."""
+    torch.manual_seed(0)
+    x, weight, bias = numbers(2, 8, side, side), numbers(times * 8, 1, kernel, kernel), numbers(times * 8)
+    geometry = (stride, stride), (kernel // 2, kernel // 2)
+    inputs = (x, weight, bias) if biased else (x, weight)
+    bias = bias if biased else None
+    for form in (depthwise.repeated, depthwise.copy_by_copy):
+        expected = F.conv2d(x.repeat(1, times, 1, 1), weight, bias, *geometry, groups=times * 8)
+        assert_same((form(x, weight, bias, *geometry, times),), (expected,), inputs)
+    assert ops.repeats_the_map(torch.empty(1, device="meta")) is ops.repeats_the_map(x) is False

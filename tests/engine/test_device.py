@@ -1,0 +1,23 @@
+"""The device and the precision of a run, as far as they can be tried without the device."""
+
+import pytest
+import torch
+
+from engine.device import Precision, determinism
+
+
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_auto_takes_no_precision_that_is_emulated(monkeypatch, has_bf16, expected):
+    """torch emulates bf16 on every CUDA device, and says so unless it is asked otherwise."""
+    supported = lambda including_emulation=True: has_bf16 or including_emulation  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert Precision.choose("auto", torch.device("cuda")).dtype is expected
+    assert Precision.choose("auto", torch.device("cpu")).dtype is torch.float32
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_cudnn_searches_its_fastest_algorithms_in_training_only(deterministic):
+    before = torch.backends.cudnn.benchmark
+    with determinism(deterministic):
+        assert torch.backends.cudnn.benchmark is not deterministic
+    assert torch.backends.cudnn.benchmark is before is False

@@ -1,0 +1,66 @@
+"""What changes while a network trains: precisions that follow one another, and what is compiled."""
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch._dynamo.utils import counters
+
+import models
+from conf.resolve import settings
+from engine.device import Precision
+from engine.distributed import SINGLE_PROCESS, Processes
+from engine.loop import train_step
+from engine.state import TrainState
+from engine.tasks import Classification
+
+CPU = torch.device("cpu")
+
+
+def begun(dtype: torch.dtype, processes: Processes = SINGLE_PROCESS, **more: object) -> TrainState:
+    torch.manual_seed(0)
+    network = models.create("EffNet", num_classes=10, in_channels=1, image_size=8)
+    chosen = settings({"net": "EffNet", "dataset": "digits", **more})
+    return TrainState.start(network, 10, chosen, Precision(CPU, dtype), processes)
+
+
+def step(state: TrainState, dtype: torch.dtype, images: torch.Tensor) -> None:
+    train_step(state, images, torch.arange(len(images)) % 10, Classification(10), Precision(CPU, dtype))
+
+
+@pytest.mark.parametrize("before", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("after", [torch.float32, torch.float16])
+def test_a_run_goes_on_in_another_precision(before, after):
+    state, next_state, images = begun(before), begun(after), torch.randn(8, 1, 8, 8)
+    step(state, before, torch.full((8, 1, 8, 8), torch.inf))  # in fp16 the scale is halved
+    scale = state.scaler.get_scale()
+    next_state.restore(state.to_checkpoint())
+    if after is torch.float16:
+        assert next_state.scaler.get_scale() == (scale if before is after else 65536.0)
+    step(next_state, after, images)
+    assert next_state.schedule.last_epoch == 2
+
+
+def test_a_first_step_left_out_by_the_loss_scaling_is_no_mistake():
+    state = begun(torch.float16, fused=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(state, torch.float16, torch.full((8, 1, 8, 8), torch.inf))
+    assert state.schedule.last_epoch == 1
+
+
+def test_what_is_compiled_is_one_graph_in_several_processes_too(tmp_path, monkeypatch):
+    """The wrapper for several processes, here in a group of one, stands around what is compiled."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        state = begun(torch.float32, Processes(0, 2), compile=True, ema=0.9)
+        for _ in range(2):
+            step(state, torch.float32, torch.randn(8, 1, 8, 8))
+    finally:
+        dist.destroy_process_group()
+    assert counters["frames"]["total"] == 1 and not counters["graph_break"]
