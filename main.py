@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf import FIELDS, TOLD, convert, is_list, option, replaceable, value_type
+from conf import FIELDS, TOLD, Settings, convert, is_list, option, replaceable, value_type
 from conf.knobs import MISSING, RECIPE_GROUPS, show
 from engine.streams import lost_output, safe_streams
 from utils import OneLineParser, parse_bool, printable
@@ -86,6 +86,7 @@ def add_commands(group) -> None:
         metavar="FILE",
     )
     add("jobs", "with -reproduce: rows trained at once; 0 writes the tables only (default: 1)", type=int, metavar="N")
+    add("seeds", "train a new run for each of these seeds, then -compare", nargs="+", type=int, metavar="N")
     add("resume", "go on with the run in checkpoints/..., from a FILE.pth in there, or with 'last'", metavar="DIR")
     add("dry", "check the settings of a new run without its data, print them and stop", action="store_true")
 
@@ -114,7 +115,7 @@ def run(argv: list[str]) -> int:
     Raises ValueError for the user's mistakes, and where memory has run out.
     """
     given = vars(make_parser().parse_args(argv))
-    asked = {name: given.pop(name) for name in ("dry", "jobs", *COMMANDS) if name in given}
+    asked = {name: given.pop(name) for name in ("dry", "jobs", "seeds", *COMMANDS) if name in given}
     check_commands(asked, given)
     given = {name: convert(name, value) for name, value in given.items()}
     try:
@@ -160,18 +161,26 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
         run, out = asked["resume"], Path(given.pop("out", "."))
         count = functools.partial(train.saved_processes, run, out, given)
         return in_processes(argv, count, functools.partial(train.resume, run, out, given))
-    else:
-        settings = resolve(given)
-        if "dry" not in asked:
-            from commands import train
-            from engine.distributed import wanted_processes
+    elif "seeds" in asked:
+        from commands import seeds
 
-            count = functools.partial(wanted_processes, settings.procs, settings.gpu, settings.batch_size)
-            return in_processes(argv, count, functools.partial(train.train, settings))
+        return seeds.train_seeds(given, asked["seeds"], start)
+    elif "dry" in asked:
         from commands import dry
 
-        dry.dry(settings)
+        dry.dry(resolve(given))
+    else:
+        return start(argv, resolve(given))
     return 0
+
+
+def start(argv: list[str], settings: Settings) -> int:
+    """Trains a new run, of these words of a command line, in as many processes as it wants; returns the exit status."""
+    from commands import train
+    from engine.distributed import wanted_processes
+
+    count = functools.partial(wanted_processes, settings.procs, settings.gpu, settings.batch_size)
+    return in_processes(argv, count, functools.partial(train.train, settings))
 
 
 def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], object]) -> int:
@@ -186,7 +195,7 @@ def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], o
 
 def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
     """Raises ValueError for options that contradict each other, or that a command cannot do without."""
-    names = [name for name in (*COMMANDS, "dry") if name in asked]
+    names = [name for name in (*COMMANDS, "dry", "seeds") if name in asked]
     if len(names) > 1:
         raise ValueError(f"-{names[0]}: contradicts -{names[1]}; give one, then the other")
     for name in ("resume", "compare"):
@@ -204,7 +213,7 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
         for name in given:
             if name not in (*COMMANDS[command], *machine):
                 raise ValueError(f"{option(name)}: contradicts -{command}, which takes it from {source}; leave it out")
-    elif "net" not in given:
+    elif "net" not in given and "recipe" not in given:
         raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
 
 

@@ -34,12 +34,12 @@ def train(settings: Settings) -> dict:
     Where torch's launcher starts the program again after a failure, it continues the run that it had begun.
     """
     with process_group(settings.gpu) as processes:
-        text = settings_text(settings)
+        weights = Path(settings.weights) if settings.weights else None
+        job = processes.main_process_first(lambda: make_job(settings, weights, processes))
+        settings, text = job.settings, settings_text(job.settings)
         folder = processes.broadcast_from_main(lambda: begun_run(settings, text)) if restarts() else None
         if folder is not None:
             return continue_run(folder, {}, processes)
-        weights = Path(settings.weights) if settings.weights else None
-        job = processes.main_process_first(lambda: make_job(settings, weights, processes))
         with RunLock() as lock:
             folders = processes.broadcast_from_main(lambda: new_folders(settings, text, lock))
             state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)

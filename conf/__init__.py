@@ -44,7 +44,11 @@ class Settings:
         group="run",
         changes="machine",
     )
-    recipe: str = knob("recipe: a name from conf/recipes/ or a YAML file", group="run", changes="result")
+    recipe: str = knob(
+        "recipe: a name from conf/recipes/, a YAML file, or the settings.yaml of a run to repeat",
+        group="run",
+        changes="result",
+    )
     weights: str = knob(
         "a checkpoint to start from, or with -test, -export and -predict the one that they are about",
         default="",
@@ -80,6 +84,11 @@ class Settings:
     log_every: int = knob("steps between readings of the loss", default=50, group="run", changes="output", low=1)
 
     width: float = knob("width multiplier", default=1.0, group="network", low=0.01, high=16.0)
+    match: str = knob(
+        "the width, instead of -width, at which the network costs nearly as much: macs:43.8M or params:1.17M",
+        default="",
+        group="network",
+    )
     size: int = knob(
         "side of the images in pixels (0: the data set's own)", default=0, group="network", low=0, high=1024
     )

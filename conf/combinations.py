@@ -7,17 +7,23 @@ The settings of a saved run are not looked at again: it goes on as it began.
 from __future__ import annotations
 
 import itertools
+import re
 
 from conf import Settings
 from conf.datasets import DatasetRow
 from conf.knobs import show
 
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 LARGEST_EPOCH = 200_000_000  # images; their order is drawn at its start, in 8 bytes each
 
 
 def check_combinations(settings: Settings, given: dict[str, object], row: DatasetRow) -> None:
     """Raises ValueError for the first one. given: the knobs of the command line by name; row: the data set's."""
     _check_schedule(settings, given)
+    if settings.match:
+        parse_budget(settings.match)
+    if settings.match and "width" in given:
+        raise ValueError(f"-match {show(settings.match)}: finds the width itself; leave out -width")
     if "momentum" in given and settings.optimizer != "sgd":
         raise ValueError(
             f"-momentum {settings.momentum:g}: {settings.optimizer} has none; leave it out, or give -optimizer sgd"
@@ -43,6 +49,14 @@ def check_combinations(settings: Settings, given: dict[str, object], row: Datase
         raise ValueError(
             f"-crop {settings.crop}: could cut a whole image of {side}x{side} pixels away; give less than {side}"
         )
+
+
+def parse_budget(match: str) -> tuple[str, float]:
+    """("macs" or "params", how many) of -match macs:43.8M. Raises ValueError for another text."""
+    found = re.fullmatch(r"(macs|params):([0-9]+(?:\.[0-9]+)?)([KMG]?)", match)
+    if not found or float(found[2]) == 0:
+        raise ValueError(f"-match {show(match)}: must be macs:NUMBER or params:NUMBER, such as macs:43.8M")
+    return found[1], float(found[2]) * UNITS[found[3]]
 
 
 def _check_schedule(settings: Settings, given: dict[str, object]) -> None:

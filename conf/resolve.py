@@ -14,6 +14,7 @@ from conf.yaml_file import read_mapping
 from utils import nearest
 
 FOLDER = Path(__file__).parent / "recipes"
+SETTINGS = "settings.yaml"  # in the folder of a run's checkpoints
 KEYS = [name for name, f in FIELDS.items() if f.metadata["group"] in RECIPE_GROUPS]
 
 # Networks that take another recipe than the data set's row has: (network, data set) -> recipe.
@@ -55,13 +56,31 @@ def settings(given: dict[str, object]) -> Settings:
 
     Raises ValueError for a knob that is unknown, missing, out of bounds, of no use to the data set, or without effect.
     """
-    dataset = str(given.get("dataset", "cifar100"))
-    row = find_row(dataset)
-    name = str(given.get("recipe") or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe))
-    chosen = with_recipe(name, given)
+    name = str(given.get("recipe", ""))
+    if Path(name).name == SETTINGS:
+        chosen = repeated(Path(name), given)
+        row = find_row(chosen.dataset)
+    else:
+        if "net" not in given:
+            raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
+        dataset = str(given.get("dataset", "cifar100"))
+        row = find_row(dataset)
+        chosen = with_recipe(name or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe), given)
     reject_unused_settings(chosen, row)
     check_combinations(chosen, given, row)
     return chosen
+
+
+def repeated(path: Path, given: dict[str, object]) -> Settings:
+    """The settings of a run by its settings.yaml, then what is given; where it wrote, and under what name, is left out.
+
+    Raises ValueError where the file cannot be read, or as saved_settings() does.
+    """
+    try:
+        values = read_mapping(path)
+    except ValueError as error:
+        raise ValueError(f"-recipe {show(path)}: {error}") from None
+    return saved_settings(values, path, {"name": "", "out": "."} | {k: v for k, v in given.items() if k != "recipe"})
 
 
 def with_recipe(name: str, given: dict[str, object]) -> Settings:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf import Settings
+from conf.resolve import SETTINGS
 from engine.run_lock import owner
-
-SETTINGS = "settings.yaml"
 
 LONGEST_NAME = 100  # bytes; file systems allow 255, and the data set's name stands before it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import nn
 
 import datasets
 from conf import Settings
+from conf.combinations import parse_budget
+from conf.knobs import show
 from conf.resolve import chosen_row
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.fingerprint import fingerprint
@@ -24,6 +27,8 @@ from engine.tasks import TASKS, Task
 from engine.trained import how_made, streaming, to_content, view_of_data
 from engine.weights import load_pretrained
 from models import fast_path
+from models.match import nearest_width
+from models.registry import entry
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
 
@@ -106,6 +111,7 @@ def make_job(
     data = datasets.load(row, Path(settings.data), settings.size or None, streaming(settings, processes.world_size))
     view = view_of_data(settings, data)
     torch.manual_seed(derived_seed(settings.seed, "weights", 0))
+    settings = matched(settings, view)
     made = how_made(settings, view)
     network = made.network()
     if start is not None:
@@ -132,6 +138,26 @@ def make_job(
         macs=macs,
         processes=processes,
     )
+
+
+def matched(settings: Settings, view: datasets.View) -> Settings:
+    """The settings with the width that -match asks for; a run that goes on has found it already.
+
+    Prints the width. Raises ValueError where no width comes near.
+    """
+    if not settings.match or settings.width != 1.0:
+        return settings
+    made, budget = how_made(settings, view), parse_budget(settings.match)
+    if not entry(settings.net).takes("width"):
+        raise ValueError(f"-match {settings.match}: {settings.net} has no width multiplier; leave it out")
+    try:
+        width = nearest_width(
+            lambda width: dataclasses.replace(made, width=width).network(), *budget, view.channels, view.side
+        )
+    except ValueError as error:
+        raise ValueError(f"-match {show(settings.match)}: {error}") from None
+    print(f"-match {settings.match}: width {width:g}")
+    return dataclasses.replace(settings, width=width)
 
 
 def use_kernels(network: nn.Module, settings: Settings, precision: Precision) -> None:

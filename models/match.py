@@ -1,0 +1,63 @@
+"""Finds the width at which a network costs as much as another one: -match macs:43.8M, -match params:1.17M."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+STEPS = 1000  # of a width of 1; channels are whole multiples, so that many widths cost the same
+NARROWEST, WIDEST = 10, 16 * STEPS  # in STEPS
+
+
+def nearest_width(
+    create: Callable[[float], nn.Module], what: str, target: float, in_channels: int, image_size: int
+) -> float:
+    """The width, in thousandths, at which the count is nearest; of equally near ones 1, or else the narrowest.
+
+    create        makes the network of a width; it is called on the meta device, where tensors take no memory
+    what, target  "params" or "macs", and how many
+    Raises ValueError where no width comes near: the target is below the narrowest network or above the widest.
+    """
+
+    @functools.cache
+    def count(step: int) -> int:
+        """Parameters or MACs for one image; 0 where the width leaves no channel."""
+        with torch.device("meta"):
+            try:
+                network = create(step / STEPS).eval()
+            except ValueError:
+                if step == STEPS:
+                    raise  # not because of the width
+                return 0
+            if what == "params":
+                return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                network(torch.empty(1, in_channels, image_size, image_size))
+            return counter.get_total_flops() // 2
+
+    count(STEPS)
+    enough = first(lambda step: count(step) >= target, NARROWEST, WIDEST)
+    if enough > WIDEST:
+        raise ValueError(f"the widest network has {count(WIDEST):,} {what}")
+    below, above = count(enough - 1) if enough > NARROWEST else 0, count(enough)
+    if not below and above > 2 * target:
+        raise ValueError(f"the narrowest network has {above:,} {what}")
+    nearer = below if below and target - below <= above - target else above
+    if nearer == count(STEPS):
+        return 1.0
+    return first(lambda step: count(step) >= nearer, NARROWEST, WIDEST) / STEPS
+
+
+def first(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The first whole number from low to high for which a condition holds that holds from there on; else high + 1."""
+    while low <= high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle - 1
+        else:
+            low = middle + 1
+    return low
