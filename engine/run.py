@@ -8,7 +8,6 @@ import shlex
 import time
 
 import torch
-from tqdm import tqdm
 
 from engine import checkpoint, tasks
 from engine.device import determinism
@@ -17,6 +16,7 @@ from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
 from engine.logs import NoLog, RunLog, only_a_warning
 from engine.loop import NotFinite, evaluate, train_epoch
+from engine.progress import Clock, progress_bar
 from engine.result import describe_result, make_result, split_metrics, to_json
 from engine.schema import RunContent
 from engine.state import TrainState
@@ -143,40 +143,26 @@ class Run:
             path.unlink()
 
     def train_with_progress(self) -> dict[str, float]:
-        """Trains the rest of the epoch under a progress bar, which is silent without a terminal."""
-        state, task, settings = self.state, self.job.task, self.settings
-        started, before = time.perf_counter(), state.seconds
-        tqdm.monitor_interval = 0  # its thread revives bars that stand still, and warns where no thread can start
-        bar = tqdm(
-            total=len(self.job.training),
-            initial=state.batch,
-            disable=None if self.processes.is_main else True,
-            leave=False,
-            unit="step",
-            desc=f"epoch {state.epoch + 1}/{settings.epochs}",
-        )
+        """Trains the rest of the epoch under a progress bar, which moves with every step; without a terminal it is
+        silent."""
+        state, settings, training = self.state, self.settings, self.job.training
+        clock = Clock(state, settings.batch_size)
+        with progress_bar(state, settings, len(training), shown=self.processes.is_main) as bar:
 
-        def on_read(losses: list[float], rates: list[float]) -> None:
-            self.log.steps(state.step - len(losses), losses, rates)
-            now = before + time.perf_counter() - started
-            speed = len(losses) * settings.batch_size / (now - state.seconds)
-            state.seconds = now
-            bar.set_postfix_str(f"{task.describe(task.metrics(state.sums))}, {speed:.0f} images/s", refresh=False)
-            bar.update(len(losses))
-            if time.monotonic() - self.saved_at > 60 * settings.save_every:
-                self.save(LAST)
+            def before_step() -> None:
+                bar.update(state.batch - bar.n)
+                self.interruption.check()
 
-        with bar:
-            return train_epoch(
-                state,
-                self.job.training,
-                task,
-                self.job.precision,
-                settings,
-                on_read,
-                self.interruption.check,
-                self.processes,
-            )
+            def on_read(losses: list[float], rates: list[float]) -> None:
+                self.log.steps(state.step - len(losses), losses, rates)
+                speed = clock.read(len(losses))
+                figures = self.job.task.describe(self.job.task.metrics(state.sums))
+                bar.set_postfix_str(f"{figures}, {speed:.0f} images/s", refresh=False)
+                if time.monotonic() - self.saved_at > 60 * settings.save_every:
+                    self.save(LAST)
+
+            work = self.job.task, self.job.precision, settings
+            return train_epoch(state, training, *work, on_read, before_step, self.processes)
 
     def note(self, metrics: dict[str, dict[str, float]]) -> bool:
         """Adds the epoch's figures to the history; returns whether this epoch is the best so far."""
