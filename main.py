@@ -164,7 +164,7 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
         settings = resolve(given)
         if "dry" not in asked:
             from commands import train
-            from engine.distributed import wanted_processes
+            from engine.process_count import wanted_processes
 
             count = functools.partial(wanted_processes, settings.procs, settings.gpu, settings.batch_size)
             return in_processes(argv, count, functools.partial(train.train, settings))
@@ -176,10 +176,11 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
 
 def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], object]) -> int:
     """Calls work(), or where count() is above 1 starts main.py in as many processes; returns the exit status."""
-    from engine import distributed
+    from engine.distributed import launch
+    from engine.process_count import is_launched
 
-    if not distributed.is_launched() and (processes := count()) > 1:
-        return distributed.launch(processes, argv)
+    if not is_launched() and (processes := count()) > 1:
+        return launch(processes, argv)
     work()
     return 0
 
