@@ -67,7 +67,8 @@ def describe_job(job: Job, folders: Folders) -> str:
     """The first lines of a run: network, data, recipe, device, and where it writes."""
     settings = job.settings
     images = {split: len(batches.index) for split, batches in job.evaluations.items()}
-    chosen_on = "validation images" if job.chosen_on == "Val" else "test set (a run with -val chooses fairly)"
+    fairly = "a folder with train/, val/ and test/" if job.dataset.is_split_here else "a run with -val"
+    chosen_on = "validation images" if job.chosen_on == "Val" else f"test set ({fairly} chooses fairly)"
     several = describe_processes(job.processes.world_size, settings)
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
