@@ -47,7 +47,7 @@ def find(row: DatasetRow, data: Path) -> Location:
     if "train" in places and folders_in(places["train"], Counter()):
         raise ValueError(
             f"{folder} has neither a folder test nor val: images are expected in test/CLASS/; "
-            f"give -dataset {places['train']} to have a fifth of it as the test set"
+            f"give -dataset {places['train']} to have a share of it as the test set"
         )
     if places and "train" not in places:
         return _split_location(row, {"train": folder / "train"} | places)
