@@ -164,6 +164,7 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
     elif "seeds" in asked:
         from commands import seeds
 
+
         return seeds.train_seeds(given, asked["seeds"], start)
     elif "dry" in asked:
         from commands import dry
@@ -177,7 +178,7 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
 def start(argv: list[str], settings: Settings) -> int:
     """Trains a new run, of these words of a command line, in as many processes as it wants; returns the exit status."""
     from commands import train
-    from engine.distributed import wanted_processes
+    from engine.process_count import wanted_processes
 
     count = functools.partial(wanted_processes, settings.procs, settings.gpu, settings.batch_size)
     return in_processes(argv, count, functools.partial(train.train, settings))
@@ -185,10 +186,11 @@ def start(argv: list[str], settings: Settings) -> int:
 
 def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], object]) -> int:
     """Calls work(), or where count() is above 1 starts main.py in as many processes; returns the exit status."""
-    from engine import distributed
+    from engine.distributed import launch
+    from engine.process_count import is_launched
 
-    if not distributed.is_launched() and (processes := count()) > 1:
-        return distributed.launch(processes, argv)
+    if not is_launched() and (processes := count()) > 1:
+        return launch(processes, argv)
     work()
     return 0
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-import glob
 import hashlib
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Sequence
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
@@ -80,26 +81,33 @@ def lock(handle: int) -> bool:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a temporary file in the same folder, renames it, and syncs both; a failure leaves no file behind.
+    """Makes a file of these bytes, as write_in_one_step() does."""
+    write_in_one_step(path, lambda file: file.write(data))
 
-    What a process that was killed within the same write has left is removed first.
+
+def write_in_one_step(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Makes a file by write(file), which may read it too; it is there whole or not at all, and synced to the disk.
+
+    What a process that was killed within the same write has left is removed first. Raises OSError, and what write
+    raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent, path.name)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    sweep(path.parent, path.name.__eq__)
+    temporary, file = _make_temporary(path)
+    identity = _identity(os.fstat(file.fileno()))
     try:
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        with os.fdopen(descriptor, "wb") as file:
-            with contextlib.suppress(OSError):  # without locks nothing sweeps it
-                lock(descriptor)
-            file.write(data)
+        with file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # other systems cannot open a folder
+            if os.name == "posix":
+                os.replace(temporary, path)  # while it is locked
+        if os.name != "posix":  # Windows renames no open file
+            os.replace(temporary, path)
+    finally:
+        _written_here.discard(identity)
+        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not every file system can sync a folder, and Windows cannot open one
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -107,24 +115,50 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
-def sweep(folder: Path, name: str | None = None) -> None:
-    """Removes the temporary files that write_atomically() left in a folder when its process was killed.
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-z_]{8}\.tmp", re.DOTALL)  # the name of the file that it will become
+_written_here: set[tuple[int, int]] = set()  # temporary files of this process, which its own locks do not stop
 
-    name: the file that was to be written; None for any. Those that a process still writes, here or on another machine,
-    are locked and stay.
+
+def sweep(folder: Path, is_ours: Callable[[str], bool] = lambda name: True) -> None:
+    """Removes the temporary files that write_in_one_step() left in a folder when its process was killed.
+
+    is_ours: by the name of the file that a temporary one would have become, whether it may be removed. Those that a
+    process still writes, here or on another machine, are locked and stay. Where the folder cannot be read or written,
+    or its file system has no locks, nothing is removed.
     """
-    for path in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
-        with contextlib.suppress(OSError):  # another process was faster, or the file system has no locks
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            match = _TEMPORARY.fullmatch(name)
+            if match and is_ours(match[1]):
+                _remove_unlocked(folder / name)
+
+
+def _remove_unlocked(path: Path) -> None:
+    with contextlib.suppress(OSError):  # another process was faster
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode) and _identity(status) not in _written_here:
             with open(path, "r+b") as file:
                 if lock(file.fileno()):
                     path.unlink()
 
 
-def _umask() -> int:
-    """The process's mask of file permissions, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _make_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside path, open and locked."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        file = open(temporary, "x+b")
+        _written_here.add(_identity(os.fstat(file.fileno())))
+        is_locked = True
+        with contextlib.suppress(OSError):  # without locks nothing sweeps it
+            is_locked = lock(file.fileno())
+        if is_locked and os.fstat(file.fileno()).st_nlink:
+            return temporary, file
+        _written_here.discard(_identity(os.fstat(file.fileno())))
+        file.close()  # another process has swept it before it was locked
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -10,9 +10,9 @@ from conf.datasets import find_row
 from engine import checkpoint
 from engine.checks import check_run
 from engine.device import Precision
-from engine.distributed import wanted_processes
 from engine.folders import Folders
 from engine.job import use_kernels
+from engine.process_count import wanted_processes
 from engine.weights import Made, check_fits, find_weights
 
 

@@ -63,11 +63,11 @@ class Settings:
         "seed of weights, order and augmentation", default=1, group="run", changes="result", low=0, high=2**31 - 1
     )
     val: float = knob(
-        "share of the training images held out to choose the best epoch (0: the test set chooses)",
+        "share of the training images held out to choose the best epoch (0: the test set chooses); of a folder of "
+        "CLASS/* alone, the share of each class that is the test set (0: a fifth)",
         default=0.0,
         group="run",
         changes="result",
-        untrained=0.0,
         low=0.0,
         high=0.9,
     )

@@ -39,7 +39,8 @@ class DatasetRow:
     degrees    the angle in degrees that a target of 1 stands for (regression)
     layout     what the user has to put into the folder, where there are no official files
     members    the path in the archive and the checksum of every file that may be read, for archives that hold pickles
-    natural_order, skip_broken  the user's choices for a folder of images, as Settings has them
+    natural_order, skip_broken, val, seed  the user's choices for a folder of images, as Settings has them; the last two
+               are for one that is not split into training and test images
     """
 
     name: str
@@ -57,6 +58,8 @@ class DatasetRow:
     members: tuple[tuple[str, str], ...] = ()
     natural_order: bool = False
     skip_broken: bool = False
+    val: float = 0.0
+    seed: int = 0
 
 
 def _mnist_files(base: str, checksums: tuple[str, str, str, str]) -> tuple[OfficialFile, ...]:

@@ -110,7 +110,8 @@ def with_recipe(name: str, given: dict[str, object]) -> Settings:
 def chosen_row(settings: Settings) -> DatasetRow:
     """The row of the settings' data set, with their choices for a folder of images. Raises ValueError as find_row."""
     row = find_row(settings.dataset)
-    return dataclasses.replace(row, natural_order=settings.natural_order, skip_broken=settings.skip_broken)
+    choices = ("natural_order", "skip_broken", "val", "seed")
+    return dataclasses.replace(row, **{name: getattr(settings, name) for name in choices})
 
 
 def reject_unused_settings(settings: Settings, row: DatasetRow) -> None:

@@ -65,6 +65,7 @@ class Dataset:
     mean, std  of each channel over the training images, pixels from 0 to 1
     val        images that choose the best epoch, where the data set has a split of its own for that
     notes      lines for the user about a folder of images: how it was understood, and what of it is left out
+    is_split_here  whether the test set is a share of the training images of its source, so that -val is that share
     """
 
     row: DatasetRow
@@ -75,6 +76,7 @@ class Dataset:
     std: tuple[float, ...]
     val: Split | None = None
     notes: tuple[str, ...] = ()
+    is_split_here: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ class Location:
     paths: tuple[Path, ...] = ()
     note: str = ""
     key: tuple = ()
+
+    @property
+    def is_split_here(self) -> bool:
+        """Whether this is a folder of images that has still to be split."""
+        return self.form == "images" and len(self.paths) == 1
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from conf.datasets import DatasetRow, OfficialFile
 from datasets.archives import digest
-from datasets.files import NotAFile, open_file, write_in_one_step
+from datasets.files import NotAFile, open_file
+from utils import write_in_one_step
 
 CHUNK = 1 << 18  # bytes
 REDIRECTS = 10  # that are followed

@@ -2,7 +2,8 @@
 
 train/CLASS/* with test/CLASS/*, val/CLASS/* or both: with both, val chooses the best epoch; with val alone, it is the
 test set. The names may be written in other ways and in any case (ROLES). A test folder without classes has no labels,
-and gives way to val. A folder that holds CLASS/* straight away is split here: a fifth of each class is the test set.
+and gives way to val. A folder that holds CLASS/* straight away is split here: of each class the share row.val is the
+test set, or a fifth where that is 0, drawn with row.seed.
 
 Classes are the names of train's folders in alphabetical order, or in natural order (a2 before a10) where row.natural_
 order is true. An image may lie in folders within its class. datasets/files.py has what counts as an image.
@@ -12,79 +13,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from conf.datasets import DatasetRow
-from datasets import images, pixels
+from datasets import pixels
 from datasets.base import Location, Split
 from datasets.image_files import folders_in, image_files, left_out_line
 from datasets.images import common_side, decode_images, read_image_file
+from datasets.listing import Files, Listing
 from datasets.places import bases
 from datasets.split import stratified
 from utils import printable
 
 DEFAULT_SIDE = 64  # pixels, where the images differ in size and the user has chosen none
-TEST_SHARE = 0.2  # of a folder that is not split
+TEST_SHARE = 0.2  # of a folder that is not split, where -val is 0
 ROLES = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "valid", "validation")}
 EXPECTED = "images are expected in train/CLASS/ and test/CLASS/"
-SKIP = ", or give -skip-broken true, which leaves out what cannot be read"
-
-
-@dataclass(frozen=True)
-class Files:
-    """Image files and their classes. names: paths. targets: int64, N, an index into the classes."""
-
-    names: list[str]
-    targets: torch.Tensor
-
-    def without(self, broken: dict[str, str]) -> Files:
-        """Those that are not named in broken."""
-        if not any(name in broken for name in self.names):
-            return self
-        kept = [number for number, name in enumerate(self.names) if name not in broken]
-        return Files([self.names[number] for number in kept], self.targets[kept])
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files of a folder of images, none decoded yet.
-
-    splits  "train", "test" and, where there is a folder for it, "val"; or "test" alone
-    side    the side in pixels to which the images will be resized
-    notes   lines for the user: how the folder was understood, and what of it is left out
-    """
-
-    classes: tuple[str, ...]
-    splits: dict[str, Files]
-    side: int
-    notes: tuple[str, ...] = ()
-
-    def names(self) -> list[str]:
-        """All files, those of the training split first."""
-        return [name for files in self.splits.values() for name in files.names]
-
-    def without(self, row: DatasetRow, broken: dict[str, str]) -> Listing:
-        """The listing without broken images, given with their reasons, and with a note that counts them.
-
-        Raises ValueError that names them unless row.skip_broken is true, and where a class has no other training image.
-        """
-        if not broken:
-            return self
-        if not row.skip_broken:
-            images.refuse(broken, SKIP if row.reader == "folder" else "")
-        splits = {name: files.without(broken) for name, files in self.splits.items()}
-        trained = splits.get("train", splits["test"])
-        counts = torch.bincount(trained.targets, minlength=len(self.classes)).tolist()
-        if 0 in counts and "train" in splits:
-            name = printable(self.classes[counts.index(0)])
-            raise ValueError(f"class {name!r} of {row.name} has no readable training image: repair or remove them")
-        examples = ", ".join(f"{printable(name)} ({broken[name]})" for name in list(broken)[: images.NAMED])
-        more = f" and {len(broken) - images.NAMED:,} more" if len(broken) > images.NAMED else ""
-        note = f"{row.name}: left out {len(broken):,} images that cannot be read: {examples}{more}"
-        return Listing(self.classes, splits, self.side, (*self.notes, note))
 
 
 def find(row: DatasetRow, data: Path) -> Location:
@@ -101,7 +47,7 @@ def find(row: DatasetRow, data: Path) -> Location:
     if "train" in places and folders_in(places["train"], Counter()):
         raise ValueError(
             f"{folder} has neither a folder test nor val: images are expected in test/CLASS/; "
-            f"give -dataset {places['train']} to have a fifth of it as the test set"
+            f"give -dataset {places['train']} to have a share of it as the test set"
         )
     if places and "train" not in places:
         return _split_location(row, {"train": folder / "train"} | places)
@@ -145,14 +91,14 @@ def list_images(row: DatasetRow, location: Location, size: int | None, train: bo
     image in a folder that is not split.
     """
     left_out: Counter = Counter()
-    paths = location.paths if train or len(location.paths) == 1 else location.paths[1:2]
+    paths = location.paths if train or location.is_split_here else location.paths[1:2]
     if not paths[0].is_dir():
         raise ValueError(f"{paths[0].parent} has no folder train: {EXPECTED}")
     first, *others = ((path, _by_class(path, row.natural_order, left_out)) for path in paths)
     _check_classes(first, others)
     classes = tuple(first[1])
-    if len(location.paths) == 1:
-        splits = _split(first[0], _files(first[1], classes))
+    if location.is_split_here:
+        splits = _split(row, first[0], _files(first[1], classes))
     else:
         names = ("train", "test", "val") if train else ("test",)
         splits = {name: _files(found, classes) for name, (_, found) in zip(names, (first, *others), strict=False)}
@@ -206,12 +152,18 @@ def _unsplit_location(row: DatasetRow, folder: Path) -> Location:
             raise ValueError(f"{folder} has no folder train: {EXPECTED}; did you mean -dataset {folder / name}?")
     if len(names) < 2:
         raise ValueError(f"{folder} has no folder train: {EXPECTED}, or in CLASS/ for two classes or more")
-    note = f"{row.name} is not split: a fifth of each class is the test set, the same in every run"
-    return _location(row, [folder], note)
+    share = f"{_test_share(row):.6g} of each class"
+    note = f"{row.name} is not split into train and test: {share}, drawn with seed {row.seed}, is the test set (-val)"
+    return _location(row, [folder], note, _test_share(row), row.seed)
 
 
-def _location(row: DatasetRow, paths: list[Path], note: str) -> Location:
-    return Location("images", tuple(paths), note, (pixels.VERSION, row.natural_order, row.skip_broken))
+def _test_share(row: DatasetRow) -> float:
+    """The share of each class that is the test set of a folder that has none."""
+    return row.val or TEST_SHARE
+
+
+def _location(row: DatasetRow, paths: list[Path], note: str, *split: float) -> Location:
+    return Location("images", tuple(paths), note, (pixels.VERSION, row.natural_order, row.skip_broken, *split))
 
 
 def _by_class(folder: Path, natural_order: bool, left_out: Counter) -> dict[str, list[str]]:
@@ -242,11 +194,15 @@ def _files(images: dict[str, list[str]], classes: tuple[str, ...]) -> Files:
     return Files(names, torch.tensor(labels, dtype=torch.int64))
 
 
-def _split(folder: Path, files: Files) -> dict[str, Files]:
+def _split(row: DatasetRow, folder: Path, files: Files) -> dict[str, Files]:
     """A training and a test split of the files of a folder that has none."""
+    share = _test_share(row)
     try:
-        parts = stratified(files.targets, TEST_SHARE)
+        parts = stratified(files.targets, share, row.seed)
     except ValueError as error:
-        raise ValueError(f"{folder}: no test set can be split off ({error}); lay it out as train/ and test/") from None
+        raise ValueError(
+            f"{folder}: {share:.6g} of each class cannot be split off as the test set ({error}); give another -val, "
+            "or lay it out as train/ and test/"
+        ) from None
     train, test = (Files([files.names[number] for number in part.tolist()], files.targets[part]) for part in parts)
     return {"train": train, "test": test}

@@ -30,7 +30,7 @@ def make_batches(
         make_training = functools.partial(DrivingBatches, zero_drop=settings.zero_drop)
     else:
         train, test = image_sources(settings, data, device, share)
-        training_index, validation_index = held_out(data.train.targets, settings.val)
+        training_index, validation_index = held_out(data.train.targets, 0.0 if data.is_split_here else settings.val)
         make_training = TrainingBatches
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     how = settings.batch_size, settings.seed, settings.shuffle, share, settings.steps, layout

@@ -26,7 +26,8 @@ import torch
 
 from conf.datasets import DatasetRow
 from datasets.base import Dataset, Location, Split
-from datasets.files import open_file, write_in_one_step
+from datasets.files import open_file
+from utils import write_in_one_step
 
 MAGIC = b"REUSEPK1"  # the digit counts versions of the format
 START = struct.Struct("<8sQI")

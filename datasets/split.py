@@ -16,20 +16,20 @@ def held_out(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
         everything = torch.arange(len(targets))
         return everything, everything[:0]
     try:
-        return stratified(targets, share)
+        return stratified(targets, share, 0)
     except ValueError as error:
         raise ValueError(f"-val {share:g}: cannot hold out that share of {len(targets)} images ({error})") from None
 
 
-def stratified(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """(index of the rest, index of a share of each class), both sorted, the same for the same targets.
+def stratified(targets: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """(index of the rest, index of a share of each class), both sorted, the same for the same targets and seed.
 
     Raises ValueError where the share leaves a class out.
     """
     from sklearn.model_selection import train_test_split  # here: scikit-learn takes a second to load
 
     rest, chosen = train_test_split(
-        torch.arange(len(targets)).numpy(), test_size=share, stratify=targets.numpy(), random_state=0
+        torch.arange(len(targets)).numpy(), test_size=share, stratify=targets.numpy(), random_state=seed
     )
     return torch.from_numpy(rest).sort().values, torch.from_numpy(chosen).sort().values
 

@@ -20,11 +20,11 @@ import torch
 from tqdm import tqdm
 
 from conf.datasets import DatasetRow
-from datasets import pack
 from datasets.base import channel_statistics, statistics_of_parts
-from datasets.folder import Listing
 from datasets.images import broken_headers
+from datasets.listing import Listing
 from datasets.stream import StreamedImages, Streaming, streamed
+from utils import write_atomically
 
 SAMPLE = 10_000  # images
 PART = 16  # images decoded at a time
@@ -58,7 +58,7 @@ def of_streamed(
     encoded = _encode({"key": key, "mean": figures[0], "std": figures[1], "broken": broken})
     path = caches[-1]
     try:
-        pack.write_in_one_step(path, lambda file: file.write(encoded))
+        write_atomically(path, encoded)
     except OSError as error:
         print(f"{path} could not be written ({error.strerror or error}): going on without it", file=sys.stderr)
     return listing, figures

@@ -36,8 +36,8 @@ from torch.utils.data import Dataset
 
 from conf.datasets import DatasetRow
 from datasets.augment import Augmentation, ImageSource
-from datasets.folder import Listing
 from datasets.images import Unreadable, decode_image, read_image_file
+from datasets.listing import Listing
 from datasets.workers import decoded
 
 TEST_SHARE = 0.875  # 224 of 256, as AlexNet's successors test on ImageNet
@@ -61,6 +61,9 @@ class Streaming:
         """Whether the images of a folder stream."""
         size = len(listing.names()) * channels * listing.side**2
         return self.least_area > 0 or (self.limit is not None and size > self.limit)
+
+
+NEVER = Streaming()
 
 
 @dataclass

@@ -26,12 +26,11 @@ from torch import nn
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
-from conf import Settings
+from engine.process_count import VARIABLES, check_devices, is_launched, unset, visible_devices
 
 T = TypeVar("T")
 
 FOUND_WITHIN = timedelta(seconds=45)  # a launcher starts its processes at the same time
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 GRACE = 30.0  # seconds that torch's launcher gives a process to end by itself
 
 
@@ -197,13 +196,8 @@ def _not_found(error: Exception) -> str:
     reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
     return (
         f"the environment has {' '.join(found)}, as a launcher of several processes sets them, and they do not find "
-        f"each other ({reason}); if they are left over: {_unset()}"
+        f"each other ({reason}); if they are left over: {unset()}"
     )
-
-
-def _unset() -> str:
-    """The command that removes what a launcher has left in the environment."""
-    return f"unset {' '.join(name for name in VARIABLES if name in os.environ)}"
 
 
 def _end_with(launcher: int) -> None:
@@ -215,65 +209,9 @@ def _end_with(launcher: int) -> None:
     os._exit(128 + signal.SIGTERM)  # it waits for another process that has ended
 
 
-def is_launched() -> bool:
-    """Whether torch's launcher started this process."""
-    return all(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"))
-
-
 def restarts() -> int:
     """How often the launcher has restarted this run (torchrun --max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
-LEAST_SHARE = 128  # images of a step: with fewer, starting a step's kernels binds a GPU, and more of them gain nothing
-
-
-def visible_devices(gpu: bool | None) -> int:
-    """The number of CUDA devices that processes may use. gpu: as choose_device takes it."""
-    return torch.cuda.device_count() if gpu is not False else 0
-
-
-def wanted_processes(procs: int, gpu: bool | None, batch_size: int) -> int:
-    """procs, or where that is 0 as many as there are CUDA devices that share a batch evenly, with LEAST_SHARE images or
-    more each; at least one.
-
-    Raises ValueError where each of procs cannot have a device of its own, or a launcher has started another number.
-    """
-    devices = visible_devices(gpu)
-    if procs:
-        if is_launched() and os.environ["WORLD_SIZE"] != str(procs):
-            raise ValueError(
-                f"-procs {procs}: the environment has WORLD_SIZE={os.environ['WORLD_SIZE']} from a launcher; leave out "
-                f"-procs, or where it is left over: {_unset()}"
-            )
-        check_devices(procs, devices, f"-procs {procs}")
-        return procs
-    counts = range(1, devices + 1)
-    return max((n for n in counts if batch_size % n == 0 and batch_size // n >= LEAST_SHARE), default=1)
-
-
-def check_devices(processes: int, devices: int, option: str) -> None:
-    """Raises ValueError where there are CUDA devices, and fewer than processes on this machine."""
-    if 0 < devices < processes:
-        raise ValueError(
-            f"{option}: each process takes a CUDA device of its own, and {devices} can be seen; "
-            f"give at most {devices}, or -gpu false"
-        )
-
-
-def describe_processes(processes: Processes, settings: Settings) -> str:
-    """For a run's first lines: how many processes there are, and why not one for each device where nobody chose."""
-    several = f", {processes.world_size} processes" if processes.world_size > 1 else ""
-    devices, batch = visible_devices(settings.gpu), settings.batch_size
-    chosen = settings.procs or processes.world_size != wanted_processes(0, settings.gpu, batch)
-    if chosen or processes.world_size >= devices:
-        return several
-    most = max(n for n in range(1, devices + 1) if batch % n == 0)
-    more = f"; -procs {most}: {most} processes" if most > processes.world_size else ""
-    return (
-        f"{several}, {processes.world_size} of {devices} devices (as many as share -b {batch} evenly, "
-        f"{LEAST_SHARE} images or more each{more})"
-    )
 
 
 def launch(count: int, argv: list[str]) -> int:

@@ -21,8 +21,9 @@ from datasets.loaders import make_batches
 from engine import checkpoint
 from engine.checks import check_run
 from engine.device import Precision, keep_freed_memory, to_device
-from engine.distributed import SINGLE_PROCESS, Processes, describe_processes
+from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
+from engine.process_count import describe_processes
 from engine.tasks import TASKS, Task
 from engine.trained import how_made, streaming, to_content, view_of_data
 from engine.weights import load_pretrained
@@ -71,8 +72,9 @@ def describe_job(job: Job, folders: Folders) -> str:
     """The first lines of a run: network, data, recipe, device, and where it writes."""
     settings = job.settings
     images = {split: len(batches.index) for split, batches in job.evaluations.items()}
-    chosen_on = "validation images" if job.chosen_on == "Val" else "test set (a run with -val chooses fairly)"
-    several = describe_processes(job.processes, settings)
+    fairly = "a folder with train/, val/ and test/" if job.dataset.is_split_here else "a run with -val"
+    chosen_on = "validation images" if job.chosen_on == "Val" else f"test set ({fairly} chooses fairly)"
+    several = describe_processes(job.processes.world_size, settings)
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
     side = job.view.side

@@ -13,9 +13,10 @@ import torch
 
 import datasets
 from conf.datasets import find_row
-from datasets.files import open_file, sweep, write_in_one_step
+from datasets.files import open_file
 from tests.helpers.drive import write_drive
 from tests.helpers.made_data import cifar_pickles, cifar_row, lay_out, load_folder, tar_gz
+from utils import sweep, write_in_one_step
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither these locks nor pipes with names")
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has nei
 def test_leftovers_are_swept_and_a_live_writer_is_not(image_folder):
     packed = image_folder.parent / "data" / "packed"
     packed.mkdir(parents=True)
-    users = ["a.packed.0123abcd", "a.packed.tmp", "notes.0123abcd.tmp"]
+    users = ["a.packed.0123abcd", "a.packed.tmp", ".notes.0123abcd.tmp"]
     for name in users:
         (packed / name).write_bytes(b"the user's")
     child = os.fork()
@@ -34,7 +35,7 @@ def test_leftovers_are_swept_and_a_live_writer_is_not(image_folder):
 
     def load_meanwhile(file: BinaryIO) -> None:
         load_folder(image_folder)
-        (own,) = packed.glob("third-32.packed.*")
+        (own,) = packed.glob(".third-32.packed.*")
         assert os.path.samestat(own.stat(), os.fstat(file.fileno()))
 
     write_in_one_step(packed / "third-32.packed", load_meanwhile)
@@ -46,9 +47,9 @@ def test_a_killed_download_is_swept_though_the_file_is_there_now(tmp_path):
     contents = cifar_pickles()
     archive = tar_gz(contents)
     name = "cifar-100-python.tar.gz"
-    lay_out(tmp_path, {name: archive, f"{name}.89abcdef.tmp": archive[:99], "mine.tar.gz.89abcdef.tmp": b""})
+    lay_out(tmp_path, {name: archive, f".{name}.89abcdef.tmp": archive[:99], ".mine.tar.gz.89abcdef.tmp": b""})
     datasets.load(cifar_row(archive, contents), tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("*.tmp")) == ["mine.tar.gz.89abcdef.tmp"]
+    assert sorted(path.name for path in tmp_path.glob("*.tmp")) == [".mine.tar.gz.89abcdef.tmp"]
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):

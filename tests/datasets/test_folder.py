@@ -13,6 +13,7 @@ from PIL import Image
 
 import datasets
 from conf.datasets import find_row
+from datasets.fingerprint import differences, fingerprint
 from tests.helpers.made_data import load_folder, pixels, same, save_image
 
 
@@ -101,7 +102,7 @@ def test_a_size_out_of_bounds_is_refused(image_folder, size):
 
 
 def grey_levels(split: datasets.Split) -> list[int]:
-    return split.images[:, 0, 0, 0].tolist()
+    return [int(split.images[number][0, 0, 0]) for number in range(len(split.images))]
 
 
 def lay_out_levels(folder: Path, splits: dict[str, dict[str, list[int]]]) -> None:
@@ -144,16 +145,34 @@ def test_a_split_without_labels_gives_way(tmp_path, capsys, inner, unlabelled):
         load_folder(tmp_path / "x")  # from the packed file, which says it too
 
 
-def test_a_folder_without_a_split_is_split_by_class(tmp_path, capsys):
+@pytest.mark.parametrize(("val", "counts"), [(0.0, [2, 6, 1]), (0.4, [4, 12, 2])])
+@pytest.mark.parametrize("limit", [None, 0])
+def test_a_folder_without_a_split_is_split_by_class(tmp_path, capsys, val, counts, limit):
+    """By share and seed; each gives the same images from the files, the packed file and to a test alone."""
     levels = {"a": list(range(10)), "b": list(range(100, 130)), "train": list(range(200, 205))}  # a class of vehicles
     lay_out_levels(tmp_path, {"x": levels})
-    found = load_folder(tmp_path / "x")
-    assert "is not split: a fifth of each class is the test set" in capsys.readouterr().out
-    assert found.classes == ("a", "b", "train")
-    assert torch.bincount(found.test.targets).tolist() == [2, 6, 1]
-    assert sorted(grey_levels(found.train) + grey_levels(found.test)) == sorted(sum(levels.values(), []))
-    shutil.rmtree(tmp_path / "data")
-    assert same(found, load_folder(tmp_path / "x"))
+    row, streaming = replace(find_row(str(tmp_path / "x")), val=val), datasets.Streaming(limit)
+    found, prints = {}, {}
+    for seed in (1, 2, 1):
+        data = datasets.load(replace(row, seed=seed), tmp_path, None, streaming)
+        said = f"{val or 0.2} of each class, drawn with seed {seed}, is the test set (-val)"
+        assert said in capsys.readouterr().out
+        assert data.classes == ("a", "b", "train") and data.is_split_here
+        assert torch.bincount(data.test.targets).tolist() == counts
+        assert sorted(grey_levels(data.train) + grey_levels(data.test)) == sorted(sum(levels.values(), []))
+        view = datasets.View(data.mean, data.std, 8, 3, data.classes, file_side=8)
+        for _ in ("packed", "from the files"):
+            alone = datasets.load_test(replace(row, seed=seed), tmp_path, view, streaming)
+            assert grey_levels(alone) == grey_levels(data.test) and said in capsys.readouterr().out
+            shutil.rmtree(tmp_path / "packed", ignore_errors=True)
+        assert found.setdefault(seed, grey_levels(data.test)) == grey_levels(data.test)
+        prints[seed] = fingerprint(data, [])
+    assert found[1] != found[2] and differences(prints[1], prints[2])
+    with pytest.raises(ValueError, match="0.01 of each class cannot be split off .* give another -val"):
+        datasets.load(replace(row, val=0.01), tmp_path)
+
+
+def test_a_folder_of_split_folders_is_named(tmp_path):
     lay_out_levels(tmp_path, {"one/outer": {"train/a": [1], "test/a": [2]}})
     with pytest.raises(ValueError, match="did you mean -dataset .*one/outer"):
         load_folder(tmp_path / "one")

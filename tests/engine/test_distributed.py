@@ -15,10 +15,9 @@ import torch
 
 import main
 from benchmarks import kill_test
-from conf.resolve import settings
 from datasets.batches import batch_bounds, shared
 from engine import checkpoint, distributed
-from engine.distributed import SINGLE_PROCESS, Processes, describe_processes, wanted_processes
+from engine.distributed import SINGLE_PROCESS
 from engine.run_lock import owner
 from tests.helpers import distributed_worker
 
@@ -41,29 +40,6 @@ def test_shares_are_a_partition_of_each_batch(count, images):
 @pytest.fixture(scope="module")
 def one_process():
     return distributed_worker.epoch(SINGLE_PROCESS, accumulate=1)
-
-
-@pytest.mark.parametrize(
-    ("devices", "batch", "expected"),
-    [(0, 128, 1), (1, 128, 1), (2, 128, 1), (2, 256, 2), (3, 384, 3), (5, 512, 4), (7, 1280, 5), (8, 4096, 8)],
-)
-def test_devices_get_a_sensible_share_each(monkeypatch, devices, batch, expected):
-    """The plain command uses as many as divide the batch and leave 128 images to each; it says which."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
-    assert wanted_processes(0, None, batch) == expected and batch % expected == 0
-    assert wanted_processes(0, False, batch) == 1
-    given = {"net": "EffNet", "dataset": "digits", "batch_size": batch}
-    said = describe_processes(Processes(0, expected), settings(given))
-    assert (f"{expected} of {devices} devices" in said) == (expected < devices)
-    assert (f", {expected} processes" in said) == (expected > 1)
-    assert "of" not in describe_processes(Processes(0, 2), settings(given | {"procs": 2}))
-
-
-def test_more_processes_than_devices_are_one_line(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert wanted_processes(2, None, 128) == 2 and wanted_processes(5, False, 128) == 5
-    with pytest.raises(ValueError, match="-procs 5: each process takes a CUDA device of its own, and 2 can be seen"):
-        wanted_processes(5, None, 128)
 
 
 def assert_close(found: dict, wanted: dict) -> None:
@@ -107,14 +83,6 @@ def test_a_launcher_s_left_over_variables_are_named(monkeypatch, left):
     with pytest.raises(ValueError, match="WORLD_SIZE=2.*: unset .*WORLD_SIZE MASTER_ADDR MASTER_PORT$"):
         with distributed.process_group(gpu=False):
             pass
-
-
-def test_another_number_of_processes_than_the_launcher_s(monkeypatch):
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="-procs 2: .*WORLD_SIZE=1.*unset"):
-        distributed.wanted_processes(2, False, 128)
-    assert distributed.wanted_processes(1, False, 128) == 1
 
 
 def started(words: list[str]) -> subprocess.Popen:

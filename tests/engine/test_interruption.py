@@ -138,7 +138,7 @@ def test_a_damaged_last_checkpoint_is_named_and_an_older_one_taken(finished, unf
     folder = checkpoints(unfinished)
     last, best = folder / "last.pth", next(folder.glob("*-best.pth"))
     last.write_bytes(last.read_bytes()[:-100])
-    (folder / ".last.pth.cutoff.tmp").write_bytes(b"what a kill within a write leaves")
+    (folder / ".last.pth.cut_off0.tmp").write_bytes(b"what a kill within a write leaves")
     start(f"-resume {folder}", unfinished)
     error = capsys.readouterr().err
     assert f"{last}: " in error and "damaged" in error and f"{best} is whole" in error

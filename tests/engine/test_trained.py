@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,29 @@ def predicted(weights: Path, files: list[Path], capsys) -> list[str]:
     capsys.readouterr()
     assert call("-predict", *files, "-weights", weights, "-gpu", "false") == 0
     return [row["class"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
+
+
+@pytest.mark.parametrize("memory", [2, 0])
+def test_a_run_on_a_folder_without_a_split_keeps_its_own(tmp_path, capsys, memory):
+    """-test, -export and -resume see the test images that the run drew with its -val and -seed."""
+    digits = load_digits()
+    for number, (image, target) in enumerate(zip(digits.images[:200], digits.target[:200], strict=True)):
+        if target < 2:
+            save(tmp_path / "digits" / str(target) / f"{number}.png", (image * 255 / 16).round().astype(np.uint8))
+    words = "-net EffNet -recipe digits -epochs 2 -b 16 -lr 0.01 -ema 0 -name a -gpu false -w 0 -val 0.25 -seed 5"
+    where = ("-dataset", tmp_path / "digits", "-data", tmp_path / "data", "-out", tmp_path, "-memory", memory)
+    assert call(*words.split(), *where) == 0
+    out = capsys.readouterr().out
+    assert "0.25 of each class, drawn with seed 5, is the test set" in out and "30 training, 10 test images" in out
+    assert "chosen on the test set (a folder with train/, val/ and test/ chooses fairly)" in out
+    assert "val loss" not in out
+    folder = tmp_path / "checkpoints" / "EffNet" / "digits-a"
+    figures = json.loads((folder / "result.json").read_text())
+    found = evaluate.evaluate(folder / "last.pth", {"gpu": False})
+    assert found["loss"] == pytest.approx(figures["test loss"], rel=1e-5)
+    assert call("-resume", folder) == 0
+    assert call("-export", "onnx", "-weights", folder / "last.pth", "-gpu", "false") == 0
+    assert "ONNX Runtime on 10 test images" in capsys.readouterr().out
 
 
 def changed(digits: Path, place: Path, how: str) -> Path:
