@@ -164,7 +164,6 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
     elif "seeds" in asked:
         from commands import seeds
 
-
         return seeds.train_seeds(given, asked["seeds"], start)
     elif "dry" in asked:
         from commands import dry

@@ -13,7 +13,8 @@ from engine.device import Precision
 from engine.folders import Folders
 from engine.job import use_kernels
 from engine.process_count import wanted_processes
-from engine.weights import Made, check_fits, find_weights
+from engine.state_dicts import find_weights
+from engine.weights import Made, check_fits
 
 
 def dry(settings: Settings) -> None:

@@ -15,7 +15,8 @@ from conf.resolve import settings as resolve
 from datasets.stream import decoders
 from engine import checkpoint
 from engine.schema import LaterContent, TrainedContent
-from engine.weights import Made, check_fits, find_weights
+from engine.state_dicts import find_weights
+from engine.weights import Made, check_fits
 
 
 class LoadedContent(TrainedContent, LaterContent):

@@ -1,9 +1,9 @@
-"""Weights in files of this project and of others: where in a file they are, and whether they fit a network."""
+"""Weights in files of this project and of others: whether they fit a network, and if not, what they are of."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,12 +14,8 @@ import models
 from conf import PARTS, Settings
 from engine import checkpoint
 from engine.schema import TrainedContent
+from engine.state_dicts import differences, find_weights, shown
 
-# Under these names other projects keep weights, those that are averaged over the training first.
-AVERAGED_NAMES = ("averaged", "ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema")
-NAMES = ("network", "state_dict", "model_state_dict", "model_state", "model", "net", "weights", "params", "module")
-WRAPPERS = ("module", "_orig_mod")  # parts of a weight's name that DistributedDataParallel and torch.compile add
-DEPTH = 3  # of dicts in dicts in which weights are looked for
 SIDES = (8, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.3, 1.4, 1.5, 2.0, 3.0, 4.0)
 
@@ -58,72 +54,6 @@ class Made:
         except ValueError:
             return {}
         return {key: value.shape for key, value in state.items()}
-
-
-def find_weights(content: dict, own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The weights in the content of a file that is no checkpoint of a run, by the names of a network's state dict, own.
-
-    They are the file's whole content, or lie under a key of it, in NAMES or not; of several, those that fit the network
-    are taken, averaged ones before others, and a line is printed that says which. Prefixes of wrappers are left out.
-    Raises ValueError where there are none, or where several fit and the names do not say which to take.
-    """
-    order = {name: number for number, name in enumerate((*AVERAGED_NAMES, "", *NAMES))}
-    found = []
-    for place, state in _state_dicts(content):
-        state = _unwrapped(state, own)
-        rank = min(order.get(name, len(order)) for name in place or ("",))
-        found.append((sum(map(len, _differences(state, own))), rank, place, state))
-    if not found:
-        raise ValueError(f"{path}: holds no weights, that is, no dict from names to tensors; save a state_dict()")
-    found.sort(key=lambda each: each[:2])
-    (least, rank, place, state), *others = found
-    if any(other[:2] == (least, rank) for other in others) and least == 0:
-        several = " and ".join(_shown(".".join(each[2])) for each in found[:2])
-        raise ValueError(f"{path}: holds several weights that fit, under {several}; save one of them alone")
-    if place:
-        print(f"{path}: takes the weights under {_shown('.'.join(place))}")
-    return state
-
-
-def _state_dicts(content: dict, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """(the keys that lead there, the tensors) of every dict from names to tensors in content."""
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if tensors:
-        yield place, tensors
-    for key, value in content.items():
-        if isinstance(key, str) and isinstance(value, dict) and len(place) < DEPTH:
-            yield from _state_dicts(value, (*place, key))
-
-
-def _unwrapped(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict by the names that its weights had before the network was wrapped."""
-    names = {key: ".".join(part for part in key.split(".") if part not in WRAPPERS) for key in state}
-    if len(set(names.values())) == len(names):
-        state = {names[key]: value for key, value in state.items()}
-    if "n_averaged" not in own:  # AveragedModel's counter
-        state = {key: value for key, value in state.items() if key != "n_averaged"}
-    # a network that is an attribute of a larger module: all names begin with that attribute's
-    while state and not any(key in own for key in state):
-        first, rests = {key.partition(".")[0] for key in state}, [key.partition(".")[2] for key in state]
-        if len(first) > 1 or not all(rests):
-            break
-        state = dict(zip(rests, state.values(), strict=True))
-    return state
-
-
-def _differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """The names that are missing in state, those that own has not, and those of another shape or kind."""
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    return missing, unexpected, [key for key in own if key in state and not _is_like(state[key], own[key])]
-
-
-def _is_like(found: object, own: Tensor) -> bool:
-    """Whether a tensor can be copied to another without loss of meaning; half precision counts as floats."""
-    if not isinstance(found, Tensor) or found.layout is not torch.strided or found.is_meta or found.is_quantized:
-        return False
-    same = found.is_floating_point() == own.is_floating_point() and not found.is_complex()
-    return same and found.dtype is not torch.bool and found.shape == own.shape
 
 
 def load_pretrained(network: nn.Module, content: dict, path: Path, made: Made) -> None:
@@ -182,24 +112,24 @@ def check_fits(
 
     made: how the network was made. advise: whether the command line may say what network the weights are of.
     """
-    if differences := _describe(state, own):
+    if text := _describe(state, own):
         reason = _reason(state, made, advise)
-        raise ValueError(f"{path}: weights of another network than this {made.name}: {differences}; {reason}")
+        raise ValueError(f"{path}: weights of another network than this {made.name}: {text}; {reason}")
 
 
 def check_exact(state: Mapping[str, Tensor], network: nn.Module, what: str) -> None:
     """Raises ValueError where a state dict is not one that the network itself has saved."""
     own = network.state_dict()
-    differences = _describe(state, own)
-    if not differences and (other := next((key for key in own if state[key].dtype != own[key].dtype), None)):
-        differences = f"{other} is {state[other].dtype}, not {own[other].dtype}"
-    if differences:
-        raise ValueError(f"{what} is of another network than its settings say: {differences}; take another checkpoint")
+    text = _describe(state, own)
+    if not text and (other := next((key for key in own if state[key].dtype != own[key].dtype), None)):
+        text = f"{other} is {state[other].dtype}, not {own[other].dtype}"
+    if text:
+        raise ValueError(f"{what} is of another network than its settings say: {text}; take another checkpoint")
 
 
 def _describe(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """How a state dict differs: the number of names of each kind, and the first of them; empty where it does not."""
-    missing, unexpected, unlike = _differences(state, own)
+    missing, unexpected, unlike = differences(state, own)
     texts = []
     if missing:
         texts.append(f"{len(missing)} of {len(own)} weights missing ({_first(missing)})")
@@ -217,13 +147,7 @@ def _describe(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join(map(_shown, names[:3])) + (", ..." if len(names) > 3 else "")
-
-
-def _shown(name: str) -> str:
-    """A name from a file as a message shows it: escaped where it is not printable, cut where it is long."""
-    name = name[:80] + "..." * (len(name) > 80)
-    return name if name.isprintable() else ascii(name)
+    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _reason(state: Mapping[str, Tensor], made: Made, advise: bool) -> str:
