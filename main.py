@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf import FIELDS, TOLD, Settings, convert, is_list, option, replaceable, value_type
-from conf.knobs import MISSING, RECIPE_GROUPS, show
+from conf.knobs import MISSING, RECIPE_GROUPS
 from engine.streams import lost_output, safe_streams
-from utils import OneLineParser, parse_bool, printable
+from utils import OneLineParser, parse_bool, parse_gpu, printable
 
 GROUPS = {
     "run": "what runs, and where",
@@ -32,20 +31,6 @@ COMMANDS = {
     "reproduce": ("out", "data"),
 }
 ROWS = "results/rows.yaml"
-
-
-def parse_gpu(word: str) -> bool:
-    """As parse_bool, but for what other programs take as the number or the name of a device."""
-    number = re.fullmatch(r"(?:(?:cuda|gpu):?)?([0-9][0-9,]*)", word.lower())
-    if number:
-        raise argparse.ArgumentTypeError(
-            f"{show(word)}: must be true or false, it takes no device's number; the environment variable "
-            f"CUDA_VISIBLE_DEVICES={show(number[1])} chooses devices"
-        )
-    if word.lower() in ("cuda", "cpu"):
-        wanted = "true" if word.lower() == "cuda" else "false"
-        raise argparse.ArgumentTypeError(f"{word}: must be true or false; give -gpu {wanted}")
-    return parse_bool(word)
 
 
 def option_strings(*words: str) -> list[str]:
