@@ -30,6 +30,7 @@ from engine.weights import load_pretrained
 from models import fast_path
 from models.match import nearest_width
 from models.registry import entry
+from models.reuse import ReuseSqueezeExcite
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
 
@@ -76,6 +77,8 @@ def describe_job(job: Job, folders: Folders) -> str:
     chosen_on = "validation images" if job.chosen_on == "Val" else f"test set ({fairly} chooses fairly)"
     several = describe_processes(job.processes.world_size, settings)
     compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
+    gated = settings.gate_start == "one" and any(isinstance(m, ReuseSqueezeExcite) for m in job.network.modules())
+    gates = ", its gates started at one" if gated else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
     side = job.view.side
     largest = max(stop - start for start, stop in job.training.bounds)
@@ -83,7 +86,7 @@ def describe_job(job: Job, folders: Folders) -> str:
     if largest < settings.batch_size:
         batch = f"batch {largest} (all training images, which -b {settings.batch_size} exceeds)"
     return (
-        f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image\n"
+        f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image{gates}\n"
         f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, {job.task.targets()}\n"
         f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
         f"{batch}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
