@@ -20,6 +20,7 @@ from engine.checks import check_run
 from engine.device import Precision, keep_freed_memory, to_device
 from engine.distributed import SINGLE_PROCESS, Processes, describe_processes
 from engine.folders import Folders
+from engine.graphs import is_graphed
 from engine.tasks import TASKS, Task
 from engine.trained import how_made, streaming, to_content, view_of_data
 from engine.weights import load_pretrained
@@ -68,7 +69,9 @@ def describe_job(job: Job, folders: Folders) -> str:
     images = {split: len(batches.index) for split, batches in job.evaluations.items()}
     chosen_on = "validation images" if job.chosen_on == "Val" else "test set (a run with -val chooses fairly)"
     several = describe_processes(job.processes, settings)
-    compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
+    how = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
+    how += f", compiled ({settings.compile})" if settings.compile != "off" else ""
+    how += ", steps as a CUDA graph" if is_graphed(settings, job.precision.device) else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
     side = job.view.side
     largest = max(stop - start for start, stop in job.training.bounds)
@@ -80,7 +83,7 @@ def describe_job(job: Job, folders: Folders) -> str:
         f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, {job.task.targets()}\n"
         f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
         f"{batch}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
-        f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{compiled}; "
+        f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{how}; "
         f"the best epoch is chosen on the {chosen_on}\n"
         f"curves: tensorboard --logdir {folders.logdir}; weights: {folders.checkpoints}"
     )

@@ -13,10 +13,11 @@ from tqdm import tqdm
 from engine import checkpoint, tasks
 from engine.device import determinism
 from engine.folders import Folders
+from engine.graphs import GraphedStep, is_graphed
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
 from engine.logs import NoLog, RunLog, only_a_warning
-from engine.loop import NotFinite, evaluate, train_epoch
+from engine.loop import NotFinite, evaluate, train_epoch, train_step
 from engine.result import describe_result, make_result, split_metrics, to_json
 from engine.schema import RunContent
 from engine.state import TrainState
@@ -35,6 +36,8 @@ class Run:
         self.interruption = Interruption(self.processes.largest)
         self.log: RunLog | NoLog = NoLog()
         self.saved_at = time.monotonic()
+        device = job.precision.device
+        self.step = GraphedStep(device) if is_graphed(self.settings, device) else train_step
 
     def finish(self) -> dict:
         """Trains what is left of the run; returns its result.
@@ -176,6 +179,7 @@ class Run:
                 on_read,
                 self.interruption.check,
                 self.processes,
+                self.step,
             )
 
     def note(self, metrics: dict[str, dict[str, float]]) -> bool:
