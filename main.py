@@ -12,7 +12,7 @@ from pathlib import Path
 from conf import FIELDS, TOLD, Settings, convert, is_list, option, replaceable, value_type
 from conf.knobs import MISSING, RECIPE_GROUPS
 from engine.streams import lost_output, safe_streams
-from utils import OneLineParser, parse_bool, parse_gpu, printable
+from utils import OneLineParser, parse_bool, parse_bool_or_word, parse_gpu, printable
 
 GROUPS = {
     "run": "what runs, and where",
@@ -90,6 +90,8 @@ def add_setting(group, name: str, field: dataclasses.Field) -> None:
     else:
         metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[wanted]
         options = dict(metavar=metavar) | (dict(nargs="+") if is_list(name) else {})  # convert() reads the numbers
+        if field.metadata["switch"]:
+            options |= dict(nargs="?", const=True, type=parse_bool_or_word)
     words = option_strings(option(name)[1:], name.replace("_", "-"))
     group.add_argument(*words, dest=name, help=text, **options)
 

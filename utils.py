@@ -43,6 +43,14 @@ def parse_bool(word: str) -> bool:
     raise argparse.ArgumentTypeError(f"{printable(word, 60)}: must be true or false")
 
 
+def parse_bool_or_word(word: str) -> bool | str:
+    """As parse_bool; any other word stays as it is."""
+    try:
+        return parse_bool(word)
+    except argparse.ArgumentTypeError:
+        return word
+
+
 def printable(text: str, longest: int | None = None) -> str:
     """The text without a character that a terminal or a file format would act on instead of showing it.
 

@@ -131,8 +131,8 @@ class Loop:
     def parts(self, count: int) -> dict[str, float]:
         """Seconds of each part of a step, means over that many steps."""
         state, clock = self.state, Clock(self.precision.device)
-        task = Marked(self.job.task, clock, {"loss": ("", "forward"), "sums": ("optimizer", "")})
-        scaler, state.scaler = state.scaler, Marked(state.scaler, clock, {"step": ("backward", "")})
+        task = Marked(self.job.task, clock, {"loss": ("", "forward"), "sums": ("backward", "logging")})
+        schedule, state.schedule = state.schedule, Marked(state.schedule, clock, {"step": ("", "optimizer")})
         handle = state.network.register_forward_pre_hook(lambda *_: clock.mark("optimizer"))  # zero_grad's
         try:
             clock.restart()
@@ -140,7 +140,7 @@ class Loop:
             clock.mark("logging")
         finally:
             handle.remove()
-            state.scaler = scaler
+            state.schedule = schedule
         return {part: seconds / count for part, seconds in clock.seconds.items()}
 
 

@@ -24,6 +24,7 @@ def knob(
     untrained: object = MISSING,
     given: bool = False,
     short: str = "",
+    switch: str = "",
     low: float = 0,
     high: float = MANY,
     choices: tuple[str, ...] = (),
@@ -38,12 +39,13 @@ def knob(
     untrained  the value for weights that are only used (-test, -export), whatever they were trained with
     given      whether a command that only uses weights may be given another value than `untrained`
     short      the original's short option, where it had one
+    switch     the word of `choices` that true and the option alone stand for, where false stands for the default
     low, high  the smallest and the largest number allowed; every number has both, so that none can exhaust the machine
     """
     changes = changes or CHANGES[group]
     assert changes in ("result", "machine", "output"), changes
     meaning = dict(help=help, group=group, changes=changes, kept=kept, untrained=untrained, given=given)
-    form = dict(short=short, low=low, high=high, choices=choices)
+    form = dict(short=short, low=low, high=high, choices=choices, switch=switch)
     return dataclasses.field(default=default, metadata=meaning | form)
 
 
@@ -93,6 +95,8 @@ def _convert_one(field: dataclasses.Field, wanted: type, value: object) -> objec
     limits = field.metadata
     if wanted in (int, float):
         value = _as_number(wanted, value)
+    if limits["switch"] and type(value) is bool:
+        value = limits["switch"] if value else field.default
     given = f"{option(field)} {show(value)}"
     if type(value) is not wanted:
         raise ValueError(f"{given}: must be {_EXPECTED[wanted]}")

@@ -147,8 +147,19 @@ class Settings:
     channels_last: bool = knob(
         "channels_last memory format of weights and images; false: NCHW (default: True)", default=True, group="machine"
     )
-    compile: bool = knob(
-        "torch.compile for training and its evaluations", default=False, group="machine", untrained=False
+    compile: str = knob(
+        "torch.compile for training and its evaluations, in this mode; reduce-overhead is for CUDA",
+        default="off",
+        group="machine",
+        untrained="off",
+        choices=("off", "default", "reduce-overhead", "max-autotune-no-cudagraphs"),
+        switch="default",
+    )
+    graphs: bool = knob(
+        "training steps replayed as a CUDA graph, which the host launches at once; without -compile, in one process",
+        default=False,
+        group="machine",
+        untrained=False,
     )
     kernels: bool | None = knob(
         "cheapV2's and cheapV3's widened blocks trained by models/ops/kernels.c, on a CPU; true demands it "

@@ -42,7 +42,7 @@ def check_compiler(device: torch.device) -> None:
         torch.compile(torch.neg)(torch.zeros(8, device=device))
     except Exception as error:  # each of the compilers behind torch.compile raises errors of its own types
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"-compile: torch.compile does not work here ({lines[0][:99]}); give -compile false") from None
+        raise ValueError(f"-compile: torch.compile does not work here ({lines[0][:99]}); give -compile off") from None
 
 
 def keep_freed_memory() -> None:

@@ -23,6 +23,7 @@ from engine.checks import check_run
 from engine.device import Precision, keep_freed_memory, to_device
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
+from engine.graphs import is_graphed
 from engine.process_count import describe_processes
 from engine.tasks import TASKS, Task
 from engine.trained import how_made, streaming, to_content, view_of_data
@@ -76,7 +77,9 @@ def describe_job(job: Job, folders: Folders) -> str:
     fairly = "a folder with train/, val/ and test/" if job.dataset.is_split_here else "a run with -val"
     chosen_on = "validation images" if job.chosen_on == "Val" else f"test set ({fairly} chooses fairly)"
     several = describe_processes(job.processes.world_size, settings)
-    compiled = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
+    how = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
+    how += f", compiled ({settings.compile})" if settings.compile != "off" else ""
+    how += ", steps as a CUDA graph" if is_graphed(settings, job.precision.device) else ""
     gated = settings.gate_start == "one" and any(isinstance(m, ReuseSqueezeExcite) for m in job.network.modules())
     gates = ", its gates started at one" if gated else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
@@ -86,11 +89,12 @@ def describe_job(job: Job, folders: Folders) -> str:
     if largest < settings.batch_size:
         batch = f"batch {largest} (all training images, which -b {settings.batch_size} exceeds)"
     return (
-        f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image{gates}\n"
+        f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image"
+        f"{gates}\n"
         f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, {job.task.targets()}\n"
         f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
         f"{batch}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
-        f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{compiled}; "
+        f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{how}; "
         f"the best epoch is chosen on the {chosen_on}\n"
         f"curves: tensorboard --logdir {folders.logdir}; weights: {folders.checkpoints}"
     )

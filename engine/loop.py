@@ -20,45 +20,6 @@ from engine.tasks import Task
 from utils import derived_seed
 
 
-def train_epoch(
-    state: TrainState,
-    batches: TrainingBatches,
-    task: Task,
-    precision: Precision,
-    settings: Settings,
-    on_read: Callable[[list[float], list[float]], None],
-    check: Callable[[], None] = lambda: None,
-    processes: Processes = SINGLE_PROCESS,
-) -> dict[str, float]:
-    """Trains from state.batch to the end of the epoch; returns the metrics, means over all images of the epoch.
-
-    Losses stay on the device and are read every settings.log_every steps. Then state.sums is updated and
-    on_read(losses, rates) is called with the loss and the learning rate of each step since the last reading.
-    check is called before every step; where it raises Interrupted, the losses are read first.
-    Raises NotFinite, before on_read, where a loss is not finite.
-    """
-    state.network.train()
-    accumulator = MetricAccumulator(state, precision.device, on_read, processes)
-    for images, targets in batches.epoch(state.epoch, state.batch):
-        try:
-            check()
-        except Interrupted:
-            accumulator.read()
-            raise
-        # Seeds dropout per step, so that a resumed run draws the same masks.
-        torch.manual_seed(derived_seed(settings.seed, "step", state.step * processes.world_size + processes.rank))
-        accumulator.rates.append(state.optimizer.param_groups[0]["lr"])
-        start, stop = batches.bounds[state.batch] if processes.world_size > 1 else (0, len(targets))
-        share = Share(stop - start, processes.world_size, settings.accumulate)
-        accumulator.add(*train_step(state, images, targets, task, precision, settings.clip, share))
-        state.batch += 1
-        state.step += 1
-        if state.step % settings.log_every == 0:
-            accumulator.read()
-    accumulator.read()
-    return task.metrics(state.sums)
-
-
 @dataclass(frozen=True)
 class Share:
     """One process's share of a step.
@@ -91,14 +52,32 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:
     """One optimizer step on this process's images. Returns the loss and the metric sums, both still on the device.
 
+    clip: the largest norm of the gradient, 0 for no limit. share: by default this process is alone.
+    """
+    found = compute_step(state, images, targets, task, precision, clip, share)
+    state.schedule.step()
+    return found
+
+
+def compute_step(
+    state: TrainState,
+    images: Tensor,
+    targets: Tensor,
+    task: Task,
+    precision: Precision,
+    clip: float = 0.0,
+    share: Share | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The part of train_step that the device does, at the present learning rate.
+
     The losses of all processes add up to the mean over the whole batch, and their gradients to the gradient of that
     mean; each process multiplies by the number of processes, because DistributedDataParallel averages gradients.
-    Images without a target come last and do not count. clip: the largest norm of the gradient, 0 for no limit.
+    Images without a target come last and do not count.
     """
     share = share or Share(len(targets))
     state.optimizer.zero_grad(set_to_none=True)
     parts = share.parts(images, targets)
-    losses, outputs = [], []
+    losses, counts = [], []
     for number, (images, targets) in enumerate(parts, start=1):
         with contextlib.nullcontext() if number == len(parts) or share.processes == 1 else state.trained.no_sync():
             with precision.autocast():
@@ -106,16 +85,56 @@ def train_step(
                 loss = task.loss(logits, targets) * (len(targets) / share.whole) if len(targets) else 0 * logits.sum()
             state.scaler.scale(loss * share.processes).backward()
         losses.append(loss.detach())
-        outputs.append((logits.detach(), targets))
+        counts.append(task.sums(logits, targets))  # now: compiled, the next part may write over the logits
     if clip:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.network.parameters(), clip)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    state.schedule.step()
     if state.averaged is not None:
         state.averaged.update_parameters(state.network)
-    return sum(losses), sum(task.sums(*each) for each in outputs)
+    return sum(losses), sum(counts)
+
+
+def train_epoch(
+    state: TrainState,
+    batches: TrainingBatches,
+    task: Task,
+    precision: Precision,
+    settings: Settings,
+    on_read: Callable[[list[float], list[float]], None],
+    check: Callable[[], None] = lambda: None,
+    processes: Processes = SINGLE_PROCESS,
+    step: Callable[..., tuple[Tensor, Tensor]] = train_step,
+) -> dict[str, float]:
+    """Trains from state.batch to the end of the epoch; returns the metrics, means over all images of the epoch.
+
+    Losses stay on the device and are read every settings.log_every steps. Then state.sums is updated and
+    on_read(losses, rates) is called with the loss and the learning rate of each step since the last reading.
+    check is called before every step; where it raises Interrupted, the losses are read first.
+    step: what takes a step in the place of train_step, for example a GraphedStep (engine/graphs.py).
+    Raises NotFinite, before on_read, where a loss is not finite.
+    """
+    state.network.train()
+    accumulator = MetricAccumulator(state, precision.device, on_read, processes)
+    for images, targets in batches.epoch(state.epoch, state.batch):
+        try:
+            check()
+        except Interrupted:
+            accumulator.read()
+            raise
+        # Seeds dropout per step, so that a resumed run draws the same masks.
+        torch.manual_seed(derived_seed(settings.seed, "step", state.step * processes.world_size + processes.rank))
+        accumulator.rates.append(state.optimizer.param_groups[0]["lr"])
+        start, stop = batches.bounds[state.batch] if processes.world_size > 1 else (0, len(targets))
+        share = Share(stop - start, processes.world_size, settings.accumulate)
+        accumulator.add(*step(state, images, targets, task, precision, settings.clip, share))
+        state.batch += 1
+        state.step += 1
+        if state.step % settings.log_every == 0:
+            accumulator.read()
+    accumulator.read()
+    return task.metrics(state.sums)
 
 
 class NotFinite(ValueError):

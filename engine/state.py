@@ -88,8 +88,9 @@ class TrainState:
         """The state before the first step. network must be on its device already."""
         averaged = AveragedWeights(network, settings.ema) if settings.ema else None
         trained, evaluated = network, network if averaged is None else averaged.module
-        if settings.compile:  # for the two sizes of an epoch's batches (the last one is smaller), not for any size
-            trained, evaluated = (torch.compile(each, dynamic=False) for each in (trained, evaluated))
+        if settings.compile != "off":  # for each size of a batch (the last of an epoch is smaller), not for any size
+            how = dict(dynamic=False, mode=settings.compile)
+            trained, evaluated = torch.compile(trained, **how), torch.compile(evaluated, **how)
         trained = processes.wrap_ddp(trained)  # around what is compiled: within, its hooks would break the graph
         optimizer = make_optimizer(network, settings)
         schedule = make_schedule(optimizer, steps_per_epoch, settings)

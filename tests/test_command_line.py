@@ -329,7 +329,7 @@ GPU = ("", "true", "True", "yes", "false", "False", "off")
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
 TOLD = {"net", "dataset", "width", "size", *PARTS}
 ALSO = {
-    "resume": {"out", "compile", "dataset", "kernels"},
+    "resume": {"out", "compile", "graphs", "dataset", "kernels"},
     "test": {"weights", *TOLD},
     "export": {"weights", *TOLD},
     "predict": {"weights", *TOLD},

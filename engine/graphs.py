@@ -1,0 +1,125 @@
+"""A training step as a CUDA graph (-graphs): captured once, then replayed with one launch by the host."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from conf import Settings
+from engine.device import Precision
+from engine.loop import Share, compute_step, train_step
+from engine.memory import is_out_of_memory
+from engine.state import TrainState
+from engine.tasks import Task
+
+EAGER_STEPS = 3  # of a shape before its capture: cuDNN has chosen its algorithms by then
+
+
+def check_graphs(settings: Settings, device: torch.device, processes: int, goes_on: bool = False) -> None:
+    """Raises ValueError where -graphs is given with what it does not go with.
+
+    goes_on: the run may have begun on another machine; where there is no CUDA it goes on without graphs.
+    """
+    reasons = {
+        f"it is for CUDA devices, not for {device}; leave it out": device.type != "cuda" and not goes_on,
+        f"it is for one process, not for {processes}; give -procs 1 or -graphs false": processes > 1,
+        f"does not go with -compile {settings.compile}; leave one of them out": settings.compile != "off",
+        "does not go with -fused false, which has the host read the rate; leave one of them out": not settings.fused,
+    }
+    if settings.graphs and (reason := next((text for text, applies in reasons.items() if applies), None)):
+        raise ValueError(f"-graphs true: {reason}")
+
+
+def is_graphed(settings: Settings, device: torch.device) -> bool:
+    """Whether a run on this device replays its steps: not where one with -graphs goes on without CUDA."""
+    return settings.graphs and device.type == "cuda"
+
+
+class GraphedStep:
+    """train_step of engine/loop.py, of which a graph takes over what the device does.
+
+    The first shape of a batch that has come EAGER_STEPS times is captured; batches of other shapes, like the smaller
+    one at the end of an epoch, stay eager. Dropout draws what it draws without the graph: a graph reads the seed of
+    torch's default generator, which the loop sets for every step, at each replay.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)  # of the eager steps and of the capture, which finds what they set up
+        self.rate = torch.zeros((), device=device)  # the learning rate; a number would be captured as it is
+        self.seen: Counter[torch.Size] = Counter()
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.images = self.targets = self.loss = self.sums = None
+
+    def __call__(
+        self,
+        state: TrainState,
+        images: Tensor,
+        targets: Tensor,
+        task: Task,
+        precision: Precision,
+        clip: float = 0.0,
+        share: Share | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As train_step. Raises ValueError where something in the step cannot be captured."""
+        self.seen[images.shape] += 1
+        if self.graph is None and self.seen[images.shape] > EAGER_STEPS:
+            self.images, self.targets = torch.empty_like(images), torch.empty_like(targets)
+            self._capture(state, task, precision, clip, share)
+        if self.graph is None or images.shape != self.images.shape:
+            with self._on_stream():
+                return train_step(state, images, targets, task, precision, clip, share)
+        self.images.copy_(images)
+        self.targets.copy_(targets)
+        self.rate.fill_(state.optimizer.param_groups[0]["lr"])
+        self.graph.replay()
+        state.schedule.step()
+        if state.averaged is not None:
+            state.averaged.steps += 1
+        return self.loss.clone(), self.sums.clone()  # the next replay writes over them
+
+    def _capture(self, state: TrainState, task: Task, precision: Precision, clip: float, share: Share | None) -> None:
+        """Captures a step on self.images and self.targets. The device does nothing yet, and no number changes."""
+        graph = torch.cuda.CUDAGraph()
+        steps = 0 if state.averaged is None else state.averaged.steps
+        try:
+            # thread_local: other threads, which may be fetching the next images, go on as they are
+            with (
+                _captured_rate(state.optimizer, self.rate),
+                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+            ):
+                found = compute_step(state, self.images, self.targets, task, precision, clip, share)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"-graphs: a step cannot be captured ({reason[:99]}); give -graphs false") from None
+        if state.averaged is not None:
+            state.averaged.steps = steps
+        self.graph, (self.loss, self.sums) = graph, found
+
+    @contextlib.contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """A context whose work is done on self.stream, after what was asked for before and before what comes later."""
+        outside = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(outside)
+        with torch.cuda.stream(self.stream):
+            yield
+        outside.wait_stream(self.stream)
+
+
+@contextlib.contextmanager
+def _captured_rate(optimizer: torch.optim.Optimizer, rate: Tensor) -> Iterator[None]:
+    """A context in which the optimizer reads its learning rate from a tensor, and may be captured."""
+    before = [dict(group) for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group.update(lr=rate, capturable=True)
+    try:
+        yield
+    finally:
+        for group, own in zip(optimizer.param_groups, before, strict=True):
+            group.update(lr=own["lr"])
+            group.pop("capturable") if "capturable" not in own else group.update(capturable=own["capturable"])
