@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,6 +120,7 @@ def run(argv: list[str]) -> int:
 
 def execute(asked: dict[str, object], given: dict[str, object], argv: list[str]) -> int:
     """Calls the command that is asked for, or trains; returns the exit status."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's own log of connections is stack traces
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
 
     if "export" in asked:
@@ -172,9 +174,10 @@ def start(argv: list[str], settings: Settings) -> int:
 
 def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], object]) -> int:
     """Calls work(), or where count() is above 1 starts main.py in as many processes; returns the exit status."""
-    from engine.distributed import launch
+    from engine.distributed import end_with_starter, launch
     from engine.process_count import is_launched
 
+    end_with_starter()
     if not is_launched() and (processes := count()) > 1:
         return launch(processes, argv)
     work()

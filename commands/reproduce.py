@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,10 @@ from pathlib import Path
 from commands import result_tables
 from commands.result_rows import KEPT, ResultRow, read_tables, words
 from engine.device import visible_cuda_devices
+from engine.distributed import STARTER
 from engine.folders import Folders
+from engine.interruption import handled_signals
+from engine.run_lock import owner
 
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
 
@@ -46,7 +50,10 @@ def reproduce(path: Path, jobs: int, out: Path, data: Path) -> int:
 
 @dataclass
 class Trainer:
-    """Trains rows in processes of their own. A signal to stop reaches all of them; each saves, and so can go on."""
+    """Trains rows in processes of their own. A signal to stop reaches all of them; each saves, and so can go on.
+
+    They end as well where this process is killed.
+    """
 
     results: Path
     out: Path
@@ -59,7 +66,7 @@ class Trainer:
         places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for place in environments(jobs):
             places.put(place)
-        before = {name: signal.signal(name, self.stop) for name in (signal.SIGINT, signal.SIGTERM)}
+        before = {name: signal.signal(name, self.stop) for name in handled_signals()}
         try:
             with ThreadPoolExecutor(jobs) as pool:
                 reasons = list(pool.map(lambda each: self.train_one(*each, places), rows))
@@ -83,16 +90,20 @@ class Trainer:
             inner = Path(settings.net) / name
             folders = Folders(self.out / "runs" / inner, self.out / "checkpoints" / inner)
             if not (folders.checkpoints / "result.json").exists():
-                why = self.run(self.command(row, seed, folders), folders, place)
+                other = owner(folders.checkpoints)
+                why = f"is being trained by {other}" if other else ""
+                why = why or self.run(self.command(row, seed, folders), folders, place)
                 if why:
                     return why
             keep(folders, row.folder(self.results, seed))
             return ""
+        except OSError as error:  # the others go on
+            return f"{error.filename or folders.checkpoints}: {error.strerror or error}"
         finally:
             places.put(place)
 
     def command(self, row: ResultRow, seed: int, folders: Folders) -> list[str]:
-        if folders.checkpoints.exists():
+        if any(folders.checkpoints.glob("*.pth")):
             return ["-resume", str(folders.checkpoints), "-data", str(self.data)]
         own = {"name": row.run_name(seed), "seed": seed, "out": self.out, "data": self.data}
         return words(row.given | own)
@@ -103,14 +114,14 @@ class Trainer:
             return "stopped before it began"
         log = self.out / "runs" / "output" / folders.checkpoints.parent.name / f"{folders.checkpoints.name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
-        print(f"python main.py {' '.join(command)} > {log}", flush=True)
+        print(f"python main.py {shlex.join(command)} >> {shlex.quote(str(log))}", flush=True)
         with log.open("a", encoding="utf-8") as output:
             process = subprocess.Popen(
                 [sys.executable, str(MAIN), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | place,
+                env=os.environ | place | {STARTER: str(os.getpid())},
                 start_new_session=True,  # a terminal's Ctrl-C would reach it twice, and the second stops at once
             )
             self.running.add(process)

@@ -17,11 +17,12 @@ from conf.resolve import saved_settings
 from datasets.fingerprint import differences
 from engine import checkpoint
 from engine.agreement import check_state
-from engine.distributed import Processes, process_group, restarts
+from engine.distributed import Processes, process_group
 from engine.folders import SETTINGS, Folders, begun_run, newest_run
 from engine.job import Job, make_job
 from engine.places import Places
 from engine.process_count import wanted_processes
+from engine.rendezvous import restarts
 from engine.run import LAST, Run
 from engine.run_lock import RunLock
 from engine.schema import RunContent

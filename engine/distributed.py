@@ -10,27 +10,25 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.process_count import VARIABLES, check_devices, is_launched, unset, visible_devices
+from engine.process_count import check_devices, is_launched, visible_devices
+from engine.rendezvous import find_processes, not_found
 
 T = TypeVar("T")
 
-FOUND_WITHIN = timedelta(seconds=45)  # a launcher starts its processes at the same time
+STARTER = "REUSE_STARTER"  # the variable with the number of a process with which this one is to end
 GRACE = 30.0  # seconds that torch's launcher gives a process to end by itself
 
 
@@ -127,10 +125,10 @@ def process_group(gpu: bool | None) -> Iterator[Processes]:
     try:
         if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        store, rank, world_size = _rendezvous()
+        store, rank, world_size = find_processes()
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=world_size)
     except (RuntimeError, ValueError, KeyError, OSError) as error:  # torch raises all of them
-        raise ValueError(_not_found(error)) from None
+        raise ValueError(not_found(error)) from None
     processes = Processes(rank, world_size)
     try:
         with contextlib.ExitStack() as stack:
@@ -155,63 +153,19 @@ def _is_of_another_process(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "/gloo/" in str(error).partition("]")[0]
 
 
-def _rendezvous() -> tuple[dist.Store, int, int]:
-    """(where the processes find each other, this one's rank, their number).
-
-    After a restart they use a part of the launcher's store of their own: the rest still has the old addresses.
-    """
-    _wait_for_master()
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=FOUND_WITHIN))
-    store.set_timeout(FOUND_WITHIN)
-    # a first word of each process: to connect, torch waits for the others much longer
-    store = dist.PrefixStore(f"start-{restarts()}", store)
-    store.set(f"here-{rank}", "")
-    store.wait([f"here-{number}" for number in range(world_size)], FOUND_WITHIN)
-    store.set_timeout(default_pg_timeout)
-    return store, rank, world_size
+def end_with_starter() -> None:
+    """Where the environment names the process that started this one, and not its children: ends this one with it."""
+    if starter := os.environ.pop(STARTER, ""):
+        threading.Thread(target=_end_with, args=(int(starter),), daemon=True).start()
 
 
-def _wait_for_master() -> None:
-    """Returns once something listens at the main process's address, or this one is to; raises OSError if nothing does.
-
-    torch waits there three times as long as it is told to, and fills the terminal meanwhile.
-    """
-    environment = os.environ
-    if environment.get("RANK") == "0" and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return
-    address = environment.get("MASTER_ADDR", ""), int(environment.get("MASTER_PORT") or 0)
-    give_up = time.monotonic() + FOUND_WITHIN.total_seconds()
-    while all(address):  # torch names the variable that is missing
-        try:
-            return socket.create_connection(address, timeout=5).close()
-        except OSError:
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(0.5)
-
-
-def _not_found(error: Exception) -> str:
-    """The line for the user where the processes of this run have not found each other."""
-    found = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
-    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-    return (
-        f"the environment has {' '.join(found)}, as a launcher of several processes sets them, and they do not find "
-        f"each other ({reason}); if they are left over: {unset()}"
-    )
-
-
-def _end_with(launcher: int) -> None:
-    """Waits until the launcher is dead, also by SIGKILL; then this process saves and ends as by SIGTERM."""
-    while os.getppid() == launcher:
+def _end_with(starter: int) -> None:
+    """Waits until the starter is dead, also by SIGKILL; then this process saves and ends as by SIGTERM."""
+    while os.getppid() == starter:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(128 + signal.SIGTERM)  # it waits for another process that has ended
-
-
-def restarts() -> int:
-    """How often the launcher has restarted this run (torchrun --max-restarts)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def launch(count: int, argv: list[str]) -> int:

@@ -20,6 +20,15 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 SAME_WISH = 1.0
 
 
+def handled_signals() -> list[int]:
+    """The signals that ask this process to stop: without SIGHUP where that is ignored, as under nohup."""
+    return [
+        number
+        for number in SIGNALS
+        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
 class Interrupted(SystemExit):
     """Raised between two steps of a run that was asked to stop. The exit status is 128 + the signal's number."""
 
@@ -39,9 +48,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread install handlers
-            for number in SIGNALS:
-                if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
-                    self.handlers[number] = signal.signal(number, self.receive)
+            self.handlers = {number: signal.signal(number, self.receive) for number in handled_signals()}
         return self
 
     def __exit__(self, *error: object) -> None:

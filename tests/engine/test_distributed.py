@@ -16,7 +16,7 @@ import torch
 import main
 from benchmarks import kill_test
 from datasets.batches import batch_bounds, shared
-from engine import checkpoint, distributed
+from engine import checkpoint, distributed, rendezvous
 from engine.distributed import SINGLE_PROCESS
 from engine.run_lock import owner
 from tests.helpers import distributed_worker
@@ -79,10 +79,35 @@ def test_a_launcher_s_left_over_variables_are_named(monkeypatch, left):
     """torch would wait for half an hour for processes that nobody has started."""
     for name, value in {**left, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "FOUND_WITHIN", timedelta(seconds=1))
+    monkeypatch.setattr(rendezvous, "FOUND_WITHIN", timedelta(seconds=1))
     with pytest.raises(ValueError, match="WORLD_SIZE=2.*: unset .*WORLD_SIZE MASTER_ADDR MASTER_PORT$"):
         with distributed.process_group(gpu=False):
             pass
+
+
+@pytest.mark.parametrize(
+    "said", [{"RANK": "7"}, {"WORLD_SIZE": "-3"}, {"WORLD_SIZE": "two"}, {"MASTER_PORT": "99999"}], ids=str
+)
+def test_variables_that_no_launcher_sets_are_one_line(monkeypatch, said):
+    left = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in (left | said).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT$"):
+        with distributed.process_group(gpu=False):
+            pass
+
+
+def test_another_program_at_the_address_is_not_waited_for(monkeypatch):
+    """One that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        left = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in left.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(rendezvous, "FOUND_WITHIN", timedelta(seconds=1))
+        with pytest.raises(ValueError, match="does not answer.*unset"):
+            with distributed.process_group(gpu=False):
+                pass
 
 
 def started(words: list[str]) -> subprocess.Popen:
