@@ -10,7 +10,7 @@ from pathlib import Path
 
 import datasets
 from conf import TOLD, UNTRAINED, Settings, option
-from conf.datasets import find_row
+from conf.resolve import chosen_row
 from conf.resolve import settings as resolve
 from datasets.stream import decoders
 from engine import checkpoint
@@ -47,7 +47,7 @@ def load_content(path: Path, given: dict[str, object], free: tuple[str, ...] = (
 
 def _told(content: dict, path: Path, settings: Settings) -> LoadedContent:
     """What a run with these settings would have saved beside the weights in content."""
-    row = find_row(settings.dataset)
+    row = chosen_row(settings)
     workers = decoders(settings.workers, 1)
     streaming = datasets.Streaming(round(settings.memory * 1e9), workers, settings.random_resized_crop)
     data = datasets.load(row, Path(settings.data), settings.size or None, streaming)
