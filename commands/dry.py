@@ -13,8 +13,7 @@ from engine.device import Precision
 from engine.folders import Folders
 from engine.job import use_kernels
 from engine.process_count import wanted_processes
-from engine.state_dicts import find_weights
-from engine.weights import Made, check_fits
+from engine.weights import Made, check_fits, weights_in
 
 
 def dry(settings: Settings) -> None:
@@ -48,6 +47,6 @@ def check_new_run(settings: Settings) -> None:
         use_kernels(network, settings, Precision.choose(settings.amp, device))
     if weights is not None and side:
         path, own = Path(settings.weights), network.state_dict()
-        state = checkpoint.network_weights(weights) if checkpoint.is_run(weights) else find_weights(weights, own, path)
+        state = weights_in(weights, own, path)
         classifier = {key: own[key] for key in own if key.startswith("head.classifier.") and key in state}
         check_fits(own, {**state, **classifier}, path, made, advise=True)  # how many classes there are is not known yet

@@ -18,8 +18,9 @@ _TYPES = typing.get_type_hints(Settings)
 # What replaces the settings that weights were trained with where they are only used, by name.
 UNTRAINED = {name: f.metadata["untrained"] for name, f in FIELDS.items() if f.metadata["untrained"] is not MISSING}
 
-# The knobs that say of which network weights without a run are, and whose data set's classes and images they are for.
-TOLD = ("net", "dataset", "width", "size", *PARTS)
+# The knobs that say of which network weights without a run are, whose data set's classes they are for, in which order,
+# and how images were cut for them.
+TOLD = ("net", "dataset", "width", "size", "natural_order", "random_resized_crop", *PARTS)
 
 
 def replaceable(training: bool) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -50,6 +52,15 @@ def refuse(broken: dict[str, str], advice: str = "") -> None:
         names = ", ".join(f"{printable(name)} ({reason})" for name, reason in list(broken.items())[:NAMED])
         more = f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
         raise ValueError(f"{len(broken):,} images cannot be read: {names}{more}; repair or remove them{advice}")
+
+
+@functools.cache
+def silence_pillow() -> None:
+    """Keeps Pillow's warnings from this process's terminal: corrupt EXIF data, unknown tags of TIFF, a large image.
+
+    What cannot be read is an error, and named. The filter stays: warnings.catch_warnings() is not made for threads.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_images(
@@ -127,6 +138,7 @@ def decode_frames(
     name: str, content: bytes, channels: int, side: int, cut: Callable[[Image.Image], Image.Image] | None = None
 ) -> Iterator[np.ndarray]:
     """Yields each frame of an animation or page of a TIFF, as decode_image returns the first; other images have one."""
+    silence_pillow()
     try:
         if not content:
             raise ValueError("the file is empty")
@@ -180,6 +192,7 @@ def common_side(names: Iterable[str]) -> int | None:
 
 def _header(name: str) -> tuple[int, int] | str:
     """The width and height of an image file, or why they cannot be read."""
+    silence_pillow()
     try:
         with open_file(name) as file:
             if os.fstat(file.fileno()).st_size == 0:

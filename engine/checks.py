@@ -1,4 +1,4 @@
-"""What can be told of a run from its settings alone, before its data set is read."""
+"""What can be told of a run before anything is written: from its settings alone, and from the shapes of its maps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from conf import Settings
 from conf.datasets import DatasetRow
 from engine.device import check_compiler, choose_device
 from engine.graphs import check_graphs
+from engine.weights import Made
 from models.registry import entry
 
 
@@ -18,7 +19,7 @@ def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool
     where there is no CUDA.
     Raises ValueError for settings that cannot run.
     """
-    known = entry(settings.net)
+    known = entry(settings.net, row.task)
     if known.task not in ("", row.task):
         made, has, fitting = {
             "regression": ("angles", "classes", "driving, or a folder with driving_log.csv"),
@@ -30,6 +31,12 @@ def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool
     device = choose_device(settings.gpu)
     if settings.batch_size % processes:
         raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes} processes")
+    parts = max(1, settings.batch_size // processes // 2)
+    if settings.accumulate > parts and not goes_on:  # a run goes on with fewer parts in more processes
+        raise ValueError(
+            f"-accumulate {settings.accumulate}: a process's {settings.batch_size // processes} images of -b "
+            f"{settings.batch_size} make {parts} parts of two or more, which batch norm needs; give at most {parts}"
+        )
     if settings.sync_bn and device.type != "cuda" and not goes_on:
         raise ValueError(f"-sync-bn true: it is for CUDA devices only, not for {device}; leave it out of a new run")
     check_graphs(settings, device, processes, goes_on)
@@ -38,3 +45,21 @@ def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool
     if settings.compile != "off":
         check_compiler(device)
     return device
+
+
+def check_single_images(made: Made, settings: Settings, smallest: int) -> None:
+    """Raises ValueError where a step has one image (smallest: of all steps) and a batch norm's map one pixel, so that
+    there would be nothing to take a deviation of.
+    """
+    if smallest > 1:
+        return
+    try:
+        with torch.random.fork_rng(devices=()), torch.no_grad():
+            made.network().train()(torch.zeros(1, made.in_channels, made.image_size, made.image_size))
+    except ValueError:  # as torch's batch norm raises it
+        few = "-b 1" if settings.batch_size == 1 else f"{settings.dataset} has one training image"
+        advice = "give -b 2 or more" if settings.batch_size == 1 else "give more images"
+        raise ValueError(
+            f"{few}: at {made.image_size}x{made.image_size} pixels {made.name} has maps of one pixel, whose batch norm "
+            f"needs two images; {advice}, or a larger -size"
+        ) from None

@@ -19,7 +19,7 @@ from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.fingerprint import fingerprint
 from datasets.loaders import make_batches
 from engine import checkpoint
-from engine.checks import check_run
+from engine.checks import check_run, check_single_images
 from engine.device import Precision, keep_freed_memory, to_device
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
@@ -88,6 +88,13 @@ def describe_job(job: Job, folders: Folders) -> str:
     batch = f"batch {settings.batch_size}"
     if largest < settings.batch_size:
         batch = f"batch {largest} (all training images, which -b {settings.batch_size} exceeds)"
+    average, steps = "", settings.epochs * len(job.training)
+    if (share := settings.ema ** (steps - 1)) > 0.5 and steps > 1:
+        better = 1 - float(f"{1 - 0.01 ** (1 / (steps - 1)):.2g}")
+        average = (
+            f"\nthe averaged weights (-ema {settings.ema:g}), which are tested, still are to {share:.0%} those of the "
+            f"first of {steps:,} steps; -ema {better:g} would leave 1 % of them"
+        )
     return (
         f"{settings.net}: {job.parameters:,} parameters, {job.macs / 1e6:.2f} M MACs for one {side}x{side} image"
         f"{gates}\n"
@@ -95,7 +102,8 @@ def describe_job(job: Job, folders: Folders) -> str:
         f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
         f"{batch}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
         f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{how}; "
-        f"the best epoch is chosen on the {chosen_on}\n"
+        f"the best epoch is chosen on the {chosen_on}"
+        f"{average}\n"
         f"curves: tensorboard --logdir {folders.logdir}; weights: {folders.checkpoints}"
     )
 
@@ -124,7 +132,7 @@ def make_job(
     made = how_made(settings, view)
     network = made.network()
     if start is not None:
-        load_pretrained(network, start, weights, made)
+        load_pretrained(network, start, weights, made, view.classes)
     macs = mac_count(network, view.channels, view.side)
     precision = Precision.choose(settings.amp, device)
     if settings.kernels is not False:
@@ -132,6 +140,7 @@ def make_job(
     if sync_bn:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     training, evaluations = make_batches(settings, data, device, (processes.rank, processes.world_size))
+    check_single_images(made, settings, min(stop - start for start, stop in training.bounds))
     validation = evaluations.get("Val")
     return Job(
         settings=settings,

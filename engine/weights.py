@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,23 +56,38 @@ class Made:
         return {key: value.shape for key, value in state.items()}
 
 
-def load_pretrained(network: nn.Module, content: dict, path: Path, made: Made) -> None:
+def weights_in(content: dict, own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights in the content of a file: of a run's checkpoint, or as find_weights() finds them for a network of the
+    state dict `own`. Raises ValueError where there are none.
+    """
+    if not checkpoint.is_run(content):
+        return find_weights(content, own, path)
+    checkpoint.check_run(content, TrainedContent, path)
+    return checkpoint.network_weights(content)
+
+
+def load_pretrained(network: nn.Module, content: dict, path: Path, made: Made, classes: Sequence[str] = ()) -> None:
     """Loads the weights in the content of a file as a start for training.
 
-    A classifier for another number of classes keeps its new weights, and a line is printed that says so.
+    A classifier for another number of classes keeps its new weights, and a line is printed that says so; another line
+    says where the file's classifier is for as many other classes. classes: their names now.
     Raises ValueError for the weights of another network.
     """
     own = network.state_dict()
-    if checkpoint.is_run(content):
-        checkpoint.check_run(content, TrainedContent, path)
-        state = checkpoint.network_weights(content)
-    else:
-        state = find_weights(content, own, path)
+    state = weights_in(content, own, path)
     for key in ("head.classifier.weight", "head.classifier.bias"):
         if key in state and key in own and state[key].shape[:1] != own[key].shape[:1] and state[key].ndim:
             print(f"{key}: made new, {path} has {state[key].shape[0]} classes and this run {own[key].shape[0]}")
             state = {**state, key: own[key]}
     load_weights(network, state, path, made, advise=True)
+    then = content["classes"] if checkpoint.is_run(content) else classes
+    if len(then) == len(classes) and list(then) != list(classes):
+        number = next(number for number, name in enumerate(classes) if then[number] != name)
+        order = " in another order" if set(then) == set(classes) else ""
+        print(
+            f"the classifier of {path} is kept, although it was trained for other classes{order}: its output "
+            f"{number + 1} stood for {shown(then[number])}, and stands for {shown(classes[number])} in this run"
+        )
 
 
 def create_with(name: str, path: Path, given: dict[str, object]) -> nn.Module:
@@ -93,9 +108,7 @@ def create_with(name: str, path: Path, given: dict[str, object]) -> nn.Module:
     shape = {key: (usual | given)[key] for key in ("num_classes", "in_channels", "image_size", "width")}
     others = {key: value for key, value in given.items() if key not in (*shape, "literal")}
     made = Made(name, **shape, others=others)
-    own = network.state_dict()
-    state = checkpoint.network_weights(content) if checkpoint.is_run(content) else find_weights(content, own, path)
-    load_weights(network, state, path, made)
+    load_weights(network, weights_in(content, network.state_dict(), path), path, made)
     return network
 
 
@@ -170,8 +183,10 @@ def _reason(state: Mapping[str, Tensor], made: Made, advise: bool) -> str:
             given = [f"{options[key]} {value:g}" for key, value in trial.items()] if advise and not known else []
             return f"they are for {what}" + (f": give {' '.join(given)}" if given else "")
     for name in models.names():
-        if made.shapes(name=name, **known, width=1.0, others={}) == shapes:
-            return f"they are of {name}" + (f": give -net {name}" if advise and not known else "")
+        other = replace(made, name=name, width=1.0, others={})
+        its = _classes_and_channels(shapes, other)
+        if other.shapes(**its) == shapes:
+            return f"they are of {name}" + (f": give -net {name}" if advise and not its else "")
     return "give the -net they were made with" if advise else "take another file"
 
 

@@ -85,10 +85,11 @@ def cheap_names() -> list[str]:
     return [name for name, known in _ENTRIES.items() if known.has_reuse()]
 
 
-def entry(name: str) -> Entry:
-    """Raises ValueError with the nearest names for an unknown one."""
+def entry(name: str, task: str = "") -> Entry:
+    """Raises ValueError for an unknown name, with the nearest ones; task: of networks that can be trained for it."""
     if name not in _ENTRIES:
-        raise ValueError(f"{name}: unknown network; did you mean {nearest(name, _ENTRIES)}?")
+        fitting = [each for each, known in _ENTRIES.items() if not task or known.task in ("", task)]
+        raise ValueError(f"{name}: unknown network; did you mean {nearest(name, fitting)}?")
     return _ENTRIES[name]
 
 

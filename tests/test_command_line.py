@@ -327,7 +327,7 @@ GPU = ("", "true", "True", "yes", "false", "False", "off")
 
 
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
-TOLD = {"net", "dataset", "width", "size", *PARTS}
+TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", *PARTS}
 ALSO = {
     "resume": {"out", "compile", "graphs", "dataset", "kernels"},
     "test": {"weights", *TOLD},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from datasets import image_files as files
-from datasets.images import Unreadable, decode_image
+from datasets.images import Unreadable, decode_image, silence_pillow
 from datasets.pixels import as_viewed
 
 SIDE = 12
@@ -227,3 +228,18 @@ def test_every_extension_is_one_that_pillow_reads():
     Image.init()
     assert set(Image.registered_extensions()) >= files.EXTENSIONS - {".avif"}  # that one needs libavif
     assert not files.EXTENSIONS & {".gif", ".pdf"}
+
+
+def test_pillow_s_warnings_stay_off_the_terminal(tmp_path):
+    """A JPEG whose EXIF block ends too early is read; Pillow would warn."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.jpg", exif=exif.tobytes()[:14] + b"\xff" * 12)
+    content = (tmp_path / "a.jpg").read_bytes()
+    with pytest.warns(UserWarning, match="EXIF"), Image.open(io.BytesIO(content)) as file:
+        file.getexif()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        silence_pillow.cache_clear()
+        assert decode_image("a.jpg", content, 3, 8)[0, 0, 0] > 250
+    assert not caught

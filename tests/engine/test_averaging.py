@@ -61,3 +61,9 @@ def test_the_last_figures_are_those_of_the_last_weights(net, drives, tmp_path, c
     assert f" {found['loss']:.4f}" in said
     if "accuracy" in found:
         assert f"top-1 error {100 - 100 * found['accuracy']:.2f} %" in said
+
+
+def test_averaged_weights_of_a_short_run_are_said_to_be_the_first_ones(tmp_path):
+    words = "-net EffNet_digits -dataset digits -size 8 -recipe digits -epochs 1 -gpu false -b 32 -steps 5 -name"
+    assert "still are to 96% those of the first of 5 steps; -ema 0.32 would" in start(f"{words} a -ema 0.99", tmp_path)
+    assert "averaged weights" not in start(f"{words} b -ema 0.8", tmp_path)

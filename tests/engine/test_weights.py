@@ -1,18 +1,21 @@
 """Weights of other projects: used as they are, or refused in one line that says why they do not fit."""
 
 import io
+import itertools
 import os
 import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import main
 import models
 from engine import checkpoint
-from engine.weights import Made, load_pretrained
+from engine.weights import Made, check_fits, load_pretrained
+from tests.helpers.made_data import save_image
 from tests.helpers.runs import checkpoints
 
 MADE = Made("EffNet_digits", num_classes=10, in_channels=1, image_size=8)
@@ -69,6 +72,41 @@ def test_bare_weights_are_tested_as_the_run_was(finished, tmp_path, capsys, monk
         assert main.main(["-test", "-weights", *words]) == 2
         error = capsys.readouterr().err
         assert message in error and len(error.splitlines()) == 1
+
+
+def test_the_network_is_named_whatever_its_classes():
+    made = Made("cheapV3", 100, 3, 32)
+    with pytest.raises(ValueError, match="they are of cheapSqueezeNet$"):
+        check_fits(made.network().state_dict(), created("cheapSqueezeNet", 3), Path("a.pth"), made)
+
+
+def test_a_classifier_of_other_classes_is_told(finished, capsys):
+    path = checkpoints(finished) / "last.pth"
+    content = checkpoint.load(path)
+    made = Made("EffNet", 10, 1, 8)
+    for classes, line in (
+        (content["classes"], ""),
+        ([*content["classes"][:9], "ten"], "its output 10 stood for 9, and stands for ten in this run"),
+        (content["classes"][::-1], "other classes in another order: its output 1 stood for 0, and stands for 9"),
+    ):
+        load_pretrained(made.network(), content, path, made, tuple(classes))
+        printed = capsys.readouterr().out
+        assert line in printed and bool(printed) == bool(line)
+
+
+def test_weights_alone_of_a_folder_in_natural_order(tmp_path, capsys):
+    """Class 10 comes last only in the order that -natural-order gives; the classifier below always says class 10."""
+    for split, name in itertools.product(("train", "test"), ("1", "2", "10")):
+        save_image(tmp_path / "images" / split / name / "a.png", np.full((3, 8, 8), 10 * int(name), np.uint8))
+    state = created("EffNet", 3, 3, 8)
+    state["head.classifier.weight"].zero_()
+    state["head.classifier.bias"].copy_(torch.tensor([0.0, 0.0, 1.0]))
+    torch.save(state, tmp_path / "bare.pth")
+    picture, told = str(tmp_path / "images/test/10/a.png"), ["-weights", str(tmp_path / "bare.pth"), "-net", "EffNet"]
+    told += ["-dataset", str(tmp_path / "images"), "-data", str(tmp_path), "-size", "8", "-gpu", "false"]
+    for words, name in (([], "2"), (["-natural-order"], "10")):
+        assert main.main(["-predict", picture, *told, *words]) == 0
+        assert capsys.readouterr().out.splitlines()[1].split()[1] == name
 
 
 def strange_files(folder: Path) -> dict[str, str]:
