@@ -75,7 +75,7 @@ def compute_step(
     Images without a target come last and do not count.
     """
     share = share or Share(len(targets))
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=share.accumulate == 1)
     parts = share.parts(images, targets)
     losses, counts = [], []
     for number, (images, targets) in enumerate(parts, start=1):

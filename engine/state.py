@@ -91,6 +91,10 @@ class TrainState:
         if settings.compile != "off":  # for each size of a batch (the last of an epoch is smaller), not for any size
             how = dict(dynamic=False, mode=settings.compile)
             trained, evaluated = torch.compile(trained, **how), torch.compile(evaluated, **how)
+        if settings.accumulate > 1:
+            # parts add to memory of its own: in reduce-overhead each one writes over the gradients that its graph gave
+            for parameter in network.parameters():
+                parameter.grad = torch.zeros_like(parameter)
         trained = processes.wrap_ddp(trained)  # around what is compiled: within, its hooks would break the graph
         optimizer = make_optimizer(network, settings)
         schedule = make_schedule(optimizer, steps_per_epoch, settings)
