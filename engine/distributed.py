@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import signal
 import socket
 import sys
@@ -27,12 +28,14 @@ from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
 from conf import Settings
+from engine.watch import is_first_here, machine_count, watched
 
 T = TypeVar("T")
 
 FOUND_WITHIN = timedelta(seconds=45)  # a launcher starts its processes at the same time
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 GRACE = 30.0  # seconds that torch's launcher gives a process to end by itself
+SOON = 5.0  # seconds in which a launcher notices that a process of its own machine has ended
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,20 @@ class Processes:
         return made[0]
 
     def main_process_first(self, make: Callable[[], T]) -> T:
-        """Calls make() in the main process, and then in the others.
+        """Calls make() in the main process, then in one process of each other machine, and then in all others.
 
-        So a mistake of the user's is printed once, and the others find the data that the main process has packed.
+        So a mistake of the user's is printed once, and the others find the data that the first of their machine has
+        packed.
         """
         if self.world_size == 1:
             return make()
-        result: list[T] = []
-        self.broadcast_from_main(lambda: result.append(make()))
-        return result[0] if self.is_main else make()
+        made: list[T] = []
+        self.broadcast_from_main(lambda: made.append(make()))
+        if machine_count() > 1:
+            if not self.is_main and is_first_here():
+                made.append(make())
+            self.largest(0)  # waits for those
+        return made[0] if made else make()
 
     def wrap_ddp(self, network: nn.Module) -> nn.Module:
         """The network wrapped for training: its gradients are averaged over the processes."""
@@ -94,7 +102,9 @@ class Processes:
         # the main process's running statistics count; they are sent before each evaluation, not at each step
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 renames broadcast_buffers
-            return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            wrapped = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        self.broadcast_buffers(network)  # and the parameters were: the main process alone reads -weights
+        return wrapped
 
     def broadcast_buffers(self, network: nn.Module) -> None:
         """Sends the main process's buffers (batch norm's running statistics) to all processes."""
@@ -137,12 +147,15 @@ def process_group(gpu: bool | None) -> Iterator[Processes]:
         with contextlib.ExitStack() as stack:
             if not processes.is_main:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            stack.enter_context(watched(store, rank, world_size))
             yield processes
     except RuntimeError as error:
         if not _is_of_another_process(error):
             raise
         if is_launched():
-            time.sleep(GRACE)  # the launcher says which process it was, and ends this one with SIGTERM at once
+            # the launcher says which process it was, and ends this one with SIGTERM at once; of another machine's
+            # processes it knows nothing, and one process here speaks
+            time.sleep(SOON if machine_count() > 1 and is_first_here() else GRACE)
         raise ValueError(
             f"process {rank} of {world_size}: another process has ended, and this one cannot go on without it; "
             "what was saved is whole, go on with -resume"
@@ -264,6 +277,8 @@ def check_devices(processes: int, devices: int, option: str) -> None:
 def describe_processes(processes: Processes, settings: Settings) -> str:
     """For a run's first lines: how many processes there are, and why not one for each device where nobody chose."""
     several = f", {processes.world_size} processes" if processes.world_size > 1 else ""
+    if machine_count() > 1:
+        return f"{several} on {machine_count()} machines, of which {platform.node()} prints and writes"
     devices, batch = visible_devices(settings.gpu), settings.batch_size
     chosen = settings.procs or processes.world_size != wanted_processes(0, settings.gpu, batch)
     if chosen or processes.world_size >= devices:
