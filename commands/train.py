@@ -20,6 +20,7 @@ from engine.agreement import check_state
 from engine.distributed import Processes, process_group
 from engine.folders import SETTINGS, Folders, begun_run, newest_run
 from engine.job import Job, make_job
+from engine.machines import check_same, own_overrides
 from engine.places import Places
 from engine.process_count import wanted_processes
 from engine.rendezvous import restarts
@@ -36,12 +37,13 @@ def train(settings: Settings) -> dict:
     Where torch's launcher starts the program again after a failure, it continues the run that it had begun.
     """
     with process_group(settings.gpu) as processes:
-        weights = Path(settings.weights) if settings.weights else None
+        weights = Path(settings.weights) if settings.weights and processes.is_main else None
         job = processes.main_process_first(lambda: make_job(settings, weights, processes))
         settings, text = job.settings, settings_text(job.settings)
         folder = processes.broadcast_from_main(lambda: begun_run(settings, text)) if restarts() else None
         if folder is not None:
-            return continue_run(folder, {}, processes)
+            return continue_run(folder, own_overrides(settings), processes)
+        check_same(processes, settings, job.fingerprint)
         with RunLock() as lock:
             folders = processes.broadcast_from_main(lambda: new_folders(settings, text, lock))
             state = TrainState.start(job.network, len(job.training), settings, job.precision, processes)
@@ -79,8 +81,8 @@ def resume(run: str, out: Path, overrides: dict[str, object]) -> dict:
     there; or 'last', the run under out that saved last. overrides: settings that do not change the run's result.
     Raises ValueError where no checkpoint can be read, or the data set is not what it was.
     """
-    place = newest_run(out) if run == "last" else Path(run)
     with process_group(overrides.get("gpu")) as processes:
+        place = processes.broadcast_from_main(lambda: newest_run(out) if run == "last" else Path(run))
         return continue_run(place, overrides, processes)
 
 
@@ -89,7 +91,9 @@ def continue_run(place: Path, overrides: dict[str, object], processes: Processes
     folder = place if place.is_dir() else place.parent
     with RunLock() as lock:
         processes.broadcast_from_main(lambda: lock.take(folder) if folder.is_dir() else None)
-        path, content, job = processes.main_process_first(lambda: job_to_resume(place, overrides, processes))
+        path, content = processes.broadcast_from_main(lambda: load_checkpoint(place))  # it may be on one machine only
+        job = processes.main_process_first(lambda: job_to_resume(path, content, overrides, processes))
+        check_same(processes, job.settings, job.fingerprint)
         settings, folders = job.settings, Folders.beside(path.parent, job.settings.net)
         if processes.is_main:
             sweep(folders.checkpoints)
@@ -140,19 +144,18 @@ def load_checkpoint(place: Path) -> tuple[Path, RunContent]:
     return checkpoint.load_newest(place)
 
 
-def job_to_resume(place: Path, overrides: dict[str, object], processes: Processes) -> tuple[Path, RunContent, Job]:
-    """The path of a checkpoint, its content and its job: of the file at place, or the newest whole one in that folder.
+def job_to_resume(path: Path, content: RunContent, overrides: dict[str, object], processes: Processes) -> Job:
+    """The job of the checkpoint at path, with that content.
 
-    Raises ValueError where there is none, or the data set is not what it was.
+    Raises ValueError where its state is not the job's, or the data set is not what it was.
     """
-    path, content = load_checkpoint(place)
     places = Places.of(path.parent, content, overrides)
     settings = places.find_data(saved_settings(content["settings"], path, overrides))
     with places.told(settings):
         job = make_job(settings, None, processes, goes_on=True)
     check_data(content, job, path)
     check_state(content, job, path)
-    return path, content, job
+    return job
 
 
 def check_data(content: RunContent, job: Job, path: Path) -> None:

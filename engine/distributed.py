@@ -25,11 +25,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine.process_count import check_devices, is_launched, visible_devices
 from engine.rendezvous import find_processes, not_found
+from engine.watch import is_first_here, machine_count, watched
 
 T = TypeVar("T")
 
 STARTER = "REUSE_STARTER"  # the variable with the number of a process with which this one is to end
 GRACE = 30.0  # seconds that torch's launcher gives a process to end by itself
+SOON = 5.0  # seconds in which a launcher notices that a process of its own machine has ended
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,20 @@ class Processes:
         return made[0]
 
     def main_process_first(self, make: Callable[[], T]) -> T:
-        """Calls make() in the main process, and then in the others.
+        """Calls make() in the main process, then in one process of each other machine, and then in all others.
 
-        So a mistake of the user's is printed once, and the others find the data that the main process has packed.
+        So a mistake of the user's is printed once, and the others find the data that the first of their machine has
+        packed.
         """
         if self.world_size == 1:
             return make()
-        result: list[T] = []
-        self.broadcast_from_main(lambda: result.append(make()))
-        return result[0] if self.is_main else make()
+        made: list[T] = []
+        self.broadcast_from_main(lambda: made.append(make()))
+        if machine_count() > 1:
+            if not self.is_main and is_first_here():
+                made.append(make())
+            self.largest(0)  # waits for those
+        return made[0] if made else make()
 
     def wrap_ddp(self, network: nn.Module) -> nn.Module:
         """The network wrapped for training: its gradients are averaged over the processes."""
@@ -91,7 +98,9 @@ class Processes:
         # the main process's running statistics count; they are sent before each evaluation, not at each step
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 renames broadcast_buffers
-            return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            wrapped = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        self.broadcast_buffers(network)  # and the parameters were: the main process alone reads -weights
+        return wrapped
 
     def broadcast_buffers(self, network: nn.Module) -> None:
         """Sends the main process's buffers (batch norm's running statistics) to all processes."""
@@ -134,12 +143,15 @@ def process_group(gpu: bool | None) -> Iterator[Processes]:
         with contextlib.ExitStack() as stack:
             if not processes.is_main:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            stack.enter_context(watched(store, rank, world_size))
             yield processes
     except RuntimeError as error:
         if not _is_of_another_process(error):
             raise
         if is_launched():
-            time.sleep(GRACE)  # the launcher says which process it was, and ends this one with SIGTERM at once
+            # the launcher says which process it was, and ends this one with SIGTERM at once; of another machine's
+            # processes it knows nothing, and one process here speaks
+            time.sleep(SOON if machine_count() > 1 and is_first_here() else GRACE)
         raise ValueError(
             f"process {rank} of {world_size}: another process has ended, and this one cannot go on without it; "
             "what was saved is whole, go on with -resume"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 
 import torch
 
 from conf import Settings
+from engine.watch import machine_count
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 LEAST_SHARE = 128  # images of a step: with fewer, starting a step's kernels binds a GPU, and more of them gain nothing
@@ -58,6 +60,8 @@ def check_devices(processes: int, devices: int, option: str) -> None:
 def describe_processes(count: int, settings: Settings) -> str:
     """For a run's first lines: that count processes train, and why not one for each device where nobody chose."""
     several = f", {count} processes" if count > 1 else ""
+    if machine_count() > 1:
+        return f"{several} on {machine_count()} machines, of which {platform.node()} prints and writes"
     devices, batch = visible_devices(settings.gpu), settings.batch_size
     chosen = settings.procs or count != wanted_processes(0, settings.gpu, batch)
     if chosen or count >= devices:

@@ -1,0 +1,182 @@
+"""A prediction, and no measurement: what a training step asks of an H100, from counts, and what binds there.
+
+    python benchmarks/on_paper.py
+
+A step of a few images (forward, loss, backward) is run in the form that CUDA has, and every operation counts: it reads
+its inputs and writes its results once (batch norm, and a convolution's backward pass, read theirs twice). Views move
+nothing. The arithmetic is 6 operations a multiply-accumulate: forward, and twice in the backward pass. Kernels a
+step were counted where torch starts them (RESULTS.md, under Speed).
+
+The model of time: the host starts kernels, the memory moves bytes, the cores compute, all at the same time and at their
+peak; what takes longest binds. It leaves out that maps may stay in the cache of 50 MB, that a small kernel takes some
+microseconds however little it does, and that depthwise convolutions compute far below the peak. So a step takes longer
+than this, and a lever gives less where what it relieves does not bind alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import models
+from models.ops import activated_conv, depthwise
+from models.summary import mac_count, parameter_count
+
+# https://www.nvidia.com/en-us/data-center/h100/ (SXM); 1,979 TFLOP/s of bf16 are with sparsity
+MEMORY = 3.35e12  # bytes a second
+PEAK = {2: 989e12, 4: 67e12}  # operations a second by bytes of a number: bf16 on tensor cores, float32 without TF32
+# An assumption: "a few microseconds" in https://developer.nvidia.com/blog/cuda-graphs/, and torch's own host work
+LAUNCH = 5e-6  # seconds of the host for each kernel
+
+LAUNCHES = {  # kernels a step of torch 2.14.1, counted
+    "cheapV2": 704,
+    "MobileNetV2": 916,
+    "cheapV3": 832,
+    "MobileNetV3": 963,
+    "cheapV3_small": 705,
+    "MobileNetV3_small": 812,
+}
+COPY_BY_COPY = 1380  # kernels a step of cheapV3 with a convolution for each copy
+BATCHES = (128, 512, 1024)
+FUSED_SGD, SGD_BY_OPERATION = 5, 11  # numbers read and written for each weight, with momentum and weight decay
+FOREACH_KERNELS = 12  # that SGD by operation starts in place of one or two: four operations over lists of tensors
+IMAGES = 7  # in the step that is counted; no layer has 7 channels, so that maps can be told from weights
+TWICE = ("native_batch_norm", "cudnn_batch_norm", "native_batch_norm_backward", "convolution_backward")
+
+PARTS = {  # operations of this project, by what they consist of on a GPU
+    "reuse::activated_conv1x1": activated_conv.reference,
+    "reuse::activated_conv1x1_backward": activated_conv.backward_reference,
+}
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the numbers that operations read and write: of maps, whose first dimension is IMAGES, and of the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = self.rest = self.dense = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        if name in PARTS:
+            with self:
+                return PARTS[name](*args)
+        out = func(*args, **(kwargs or {}))
+        if any(result.alias_info is not None and not result.alias_info.is_write for result in func._schema.returns):
+            return out  # a view
+        read, written = ([t for t in tree_leaves(each) if isinstance(t, Tensor)] for each in ((args, kwargs), out))
+        self._add(read * (2 if name in TWICE else 1) + written)
+        if name.startswith("convolution") and args[-2 if name.endswith("backward") else -1] == 1:
+            self.dense += sum(t.numel() for t in read + written if t.ndim == 4 and len(t) == IMAGES)
+        return out
+
+    def _add(self, tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.ndim and len(tensor) == IMAGES:
+                self.maps += tensor.numel()
+            else:
+                self.rest += tensor.numel()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step of a network takes.
+
+    maps, dense  numbers moved for each image, and those of them that are maps of convolutions without groups
+    rest         numbers moved for weights, whatever the batch
+    parameters, macs, launches  weights, multiply-accumulates of an image, and kernels
+    """
+
+    maps: float
+    dense: float
+    rest: int
+    parameters: int
+    macs: int
+    launches: int
+
+    def seconds(
+        self, batch: int, width: int = 2, sgd: int = FUSED_SGD, launches: int | None = None
+    ) -> dict[str, float]:
+        """By what may bind. width: bytes of a number of a map; launches: in place of the step's own."""
+        moved = batch * self.maps * width + 4 * (self.rest + sgd * self.parameters)
+        return {
+            "host": LAUNCH * (self.launches if launches is None else launches),
+            "memory": moved / MEMORY,
+            "arithmetic": 6 * batch * self.macs / PEAK[width],
+        }
+
+
+@contextmanager
+def form(whole_map: bool) -> Iterator[None]:
+    """A context in which a CPU takes the depthwise form of CUDA, or that of copies one by one."""
+    before = depthwise.WHOLE_MAP
+    depthwise.WHOLE_MAP = (*before, "cpu") if whole_map else before
+    try:
+        yield
+    finally:
+        depthwise.WHOLE_MAP = before
+
+
+def count(network: nn.Module, launches: int, whole_map: bool = True) -> Step:
+    """The step of a network for 32x32 images and 100 classes; launches: the kernels that it was seen to start."""
+    macs, parameters = mac_count(network, 3, 32), parameter_count(network)
+    images, targets = torch.rand(IMAGES, 3, 32, 32), torch.zeros(IMAGES).long()
+    with form(whole_map), Traffic() as seen:
+        F.cross_entropy(network.train()(images), targets).backward()
+    return Step(seen.maps / IMAGES, seen.dense / IMAGES, seen.rest, parameters, macs, launches)
+
+
+def levers(step: Step, copies: Step, batch: int) -> dict[str, float]:
+    """By lever: how many times as fast a step should be with it as without, by this model."""
+    own = max(step.seconds(batch).values())
+    dense = Step(step.maps + 2 * step.dense, 0, step.rest, step.parameters, step.macs, step.launches)
+    return {
+        "channels_last (without: each dense convolution's maps transposed)": max(dense.seconds(batch).values()) / own,
+        "bf16 (without: float32, no TF32)": max(step.seconds(batch, width=4).values()) / own,
+        "one depthwise convolution (without: one a copy)": max(copies.seconds(batch).values()) / own,
+        "fused optimizer (without: by operation)": max(
+            step.seconds(batch, sgd=SGD_BY_OPERATION, launches=step.launches + FOREACH_KERNELS).values()
+        )
+        / own,
+        "CUDA graphs (without: every kernel started by the host)": own / max(step.seconds(batch, launches=1).values()),
+    }
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+
+
+def prediction() -> str:
+    """Two markdown tables with an empty column for what a GPU measures: steps by network and batch, and levers."""
+    steps = {name: count(models.create(name), launches) for name, launches in LAUNCHES.items()}
+    rows = []
+    for name, step in steps.items():
+        for batch in BATCHES:
+            seconds = step.seconds(batch)
+            binds = max(seconds, key=seconds.__getitem__)
+            moved, speed = seconds["memory"] * MEMORY / 1e9, batch / seconds[binds]
+            times = [f"{1e3 * value:.2f}" for value in seconds.values()]
+            rows.append([name, str(batch), str(step.launches), f"{moved:.2f}", *times, binds, f"{speed:,.0f}", ""])
+    header = ["network", "batch", "kernels", "GB moved", "host, ms", "memory, ms", "arithmetic, ms", "binds"]
+    first = table([*header, "images/s at most", "measured"], rows)
+    copies = count(models.create("cheapV3"), COPY_BY_COPY, whole_map=False)
+    found = [levers(steps["cheapV3"], copies, batch) for batch in BATCHES]
+    rows = [[lever, *(f"{each[lever]:.2f}" for each in found), ""] for lever in found[0]]
+    second = table(["cheapV3, step without over step with", *map(str, BATCHES), "measured"], rows)
+    return f"{first}\n\n{second}"
+
+
+if __name__ == "__main__":
+    print(prediction())
