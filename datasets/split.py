@@ -24,14 +24,19 @@ def held_out(targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
 def stratified(targets: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """(index of the rest, index of a share of each class), both sorted, the same for the same targets and seed.
 
-    Raises ValueError where the share leaves a class out.
+    Of a class whose share is less than an image, one is taken. Raises ValueError where a class has a single image.
     """
     from sklearn.model_selection import train_test_split  # here: scikit-learn takes a second to load
 
-    rest, chosen = train_test_split(
+    indices = train_test_split(
         torch.arange(len(targets)).numpy(), test_size=share, stratify=targets.numpy(), random_state=seed
     )
-    return torch.from_numpy(rest).sort().values, torch.from_numpy(chosen).sort().values
+    rest, chosen = map(torch.from_numpy, indices)
+    # scikit-learn rounds a class's share, to nothing where the class is small beside the others
+    for label in set(targets.tolist()) - set(targets[chosen].tolist()):
+        first = rest[targets[rest] == label][:1]
+        rest, chosen = rest[rest != first], torch.cat([chosen, first])
+    return rest.sort().values, chosen.sort().values
 
 
 def held_out_driving(count: int, share: float) -> tuple[Tensor, Tensor]:
