@@ -17,14 +17,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from commands import result_tables
-from commands.result_rows import KEPT, ResultRow, read_tables, words
+from commands.result_rows import METRICS, RESULT, SETTINGS, ResultRow, read_tables, words
+from conf.yaml_file import read_mapping
 from engine.device import visible_cuda_devices
 from engine.distributed import STARTER
 from engine.folders import Folders
 from engine.interruption import handled_signals
 from engine.run_lock import owner
 
+PLACES = ("data", "out")  # settings
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
 
 
@@ -146,11 +150,17 @@ def environments(jobs: int) -> list[dict[str, str]]:
 
 
 def keep(folders: Folders, kept: Path) -> None:
-    """Copies a finished run's small files to the folder `kept`, which is there with all of them or not at all."""
+    """Copies a finished run's small files to the folder `kept`, which is there with all of them or not at all.
+
+    Where the run lay on its machine is left out of the settings.
+    """
     unfinished = kept.with_name(f".{kept.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for name in KEPT:
-        place = folders.runs if name == "metrics.csv" else folders.checkpoints
-        shutil.copyfile(place / name, unfinished / name)
+    shutil.copyfile(folders.runs / METRICS, unfinished / METRICS)
+    shutil.copyfile(folders.checkpoints / RESULT, unfinished / RESULT)
+    settings = {
+        name: value for name, value in read_mapping(folders.checkpoints / SETTINGS).items() if name not in PLACES
+    }
+    (unfinished / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     unfinished.rename(kept)

@@ -11,7 +11,7 @@ from commands.finished_runs import KNOBS, Run, read_knobs, read_result
 from conf import FIELDS, Settings, option, resolve
 from conf.yaml_file import read_mapping
 
-RESULT, SETTINGS, METRICS = KEPT = ("result.json", "settings.yaml", "metrics.csv")
+RESULT, SETTINGS, METRICS = ("result.json", "settings.yaml", "metrics.csv")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ResultRow:
     published: str = ""
 
     def folder(self, results: Path, seed: int) -> Path:
-        """Where a finished run's KEPT files lie."""
+        """Where a finished run's kept files lie."""
         return results / self.table / f"{self.label}-seed{seed}"
 
     def run_name(self, seed: int) -> str:

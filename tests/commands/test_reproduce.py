@@ -66,6 +66,7 @@ def test_a_row_is_trained_once_and_its_figures_reach_the_table(tmp_path, monkeyp
     folder = tmp_path / "results" / "small" / "EffNet_digits-seed1"
     result = json.loads((folder / "result.json").read_text())
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 2
+    assert str(tmp_path) not in (folder / "settings.yaml").read_text()  # where it lay on this machine
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.startswith("# By hand\n") and text.endswith("<!-- end of small -->\nafter\n") and "old" not in text
     assert f"| {100 * result['test top-1 error']:.2f} |" in text and "1.68 (MNIST, the Keras port)" in text
