@@ -31,7 +31,6 @@ T = TypeVar("T")
 
 STARTER = "REUSE_STARTER"  # the variable with the number of a process with which this one is to end
 GRACE = 30.0  # seconds that torch's launcher gives a process to end by itself
-SOON = 5.0  # seconds in which a launcher notices that a process of its own machine has ended
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def process_group(gpu: bool | None) -> Iterator[Processes]:
         if is_launched():
             # the launcher says which process it was, and ends this one with SIGTERM at once; of another machine's
             # processes it knows nothing, and one process here speaks
-            time.sleep(SOON if machine_count() > 1 and is_first_here() else GRACE)
+            time.sleep(0 if machine_count() > 1 and is_first_here() else GRACE)
         raise ValueError(
             f"process {rank} of {world_size}: another process has ended, and this one cannot go on without it; "
             "what was saved is whole, go on with -resume"

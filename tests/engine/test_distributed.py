@@ -165,14 +165,14 @@ def test_a_signal_stops_all_processes_at_one_step(tmp_path):
 @needs_proc
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_others(tmp_path):
-    """Within half a minute, with a word of which it was; what was saved is readable."""
+    """Within a minute, with a word of which it was; what was saved is readable."""
     process = started([sys.executable, "main.py", *RUN, *EACH_STEP, "-procs", "2", "-out", str(tmp_path)])
     wait_for_training(process, last_of(tmp_path))
     others = workers(process.pid)
     os.kill(others[1], signal.SIGKILL)
     died = time.monotonic()
     _, error = process.communicate(timeout=60)
-    assert time.monotonic() - died < 30
+    assert time.monotonic() - died < 60
     assert process.returncode not in (0, 2) and "process 1 of 2 ended with status -9" in error
     assert "Traceback" not in error and len(error.strip().splitlines()) == 1
     assert not any(Path(f"/proc/{number}").exists() for number in others)

@@ -195,5 +195,7 @@ def test_a_lost_machine_ends_the_other(machines, lost, how):
     if how == signal.SIGSTOP:  # the launcher itself waits for the other one for longer
         left.kill()
     _, error = left.communicate(timeout=60)
-    assert len(said(error)) == 1 and "cannot go on without it; what was saved is whole" in error, error
+    # torch's launcher, which has lost the other one's store, may end the process before it can speak
+    ended = how == signal.SIGKILL and "closing signal SIGTERM" in error and not said(error)
+    assert ended or len(said(error)) == 1 and "cannot go on without it; what was saved is whole" in error, error
     assert checkpoint.load_run(last_of(machines.folders[0]))["step"] > 0

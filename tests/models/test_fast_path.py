@@ -176,7 +176,7 @@ def test_processes_that_compile_at_once(tmp_path):
     started = [subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT) for _ in range(3)]
     assert [process.wait() for process in started] == [0, 0, 0]
     folder = next(tmp_path.rglob("kernels-*.so")).parent
-    assert len(list(folder.glob("kernels-*"))) == 1 and not list(folder.glob("tmp*"))
+    assert len(list(folder.glob("kernels-*.so"))) == 1 and not list(folder.glob(".*.tmp"))
 
 
 class Scaled(torch.nn.Module):
