@@ -106,7 +106,7 @@ def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[s
     images    normalised floats, N x C x H x W; the model is run on them before it is written
     metadata  strings that are stored in the file, by name
     Raises ValueError, and writes nothing, where for any image ONNX Runtime's outputs differ from the network's by more
-    than TOLERANCE of that image's largest output. So the largest output is the same too, but for a near tie.
+    than TOLERANCE of that image's largest output, or another output is the largest, but for a near tie.
     """
     network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     images = images.to("cpu", torch.float32).contiguous()
@@ -127,8 +127,23 @@ def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[s
             f"{path}: not written, ONNX Runtime's outputs of an image differ from the network's by {difference:.2g} of "
             f"the largest of them ({TOLERANCE:g} is allowed); take another version of {PACKAGES[2]}"
         )
+    if other := other_choices(expected, found):
+        raise ValueError(
+            f"{path}: not written, ONNX Runtime has another largest output than the network for {other} of "
+            f"{len(images)} images; take another version of {PACKAGES[2]}"
+        )
     checkpoint.write_atomically(path, data)
     return Exported(path, len(data), Sizes.of(network, folded), len(images), difference, largest.max().item())
+
+
+def other_choices(expected: Tensor, found: Tensor) -> int:
+    """The number of images whose largest output is another one in found, but for near ties. Both are N x outputs.
+
+    It also sees the images whose outputs are small beside the others', which a difference is not measured by.
+    """
+    ties = expected.amax(1) - TOLERANCE * expected.abs().amax(1)
+    chosen = expected.gather(1, found.argmax(1, keepdim=True)).squeeze(1)
+    return int((chosen < ties).sum())
 
 
 def to_onnx(network: nn.Module, shape: torch.Size, metadata: dict[str, str]) -> bytes:

@@ -148,6 +148,23 @@ def test_an_image_that_overflows_hides_no_difference(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["whole.onnx"]
 
 
+def test_another_choice_is_seen_where_outputs_are_small(tmp_path, monkeypatch):
+    """An image with hardly any output: its two largest change places by less than other images' rounding."""
+    network = nn.Sequential(GlobalAveragePool(), nn.Linear(3, 3, bias=False)).eval()
+    nn.init.eye_(network[1].weight)
+    images = torch.rand(8, 3, 8, 8) * 1000
+    images[0] = torch.tensor([2e-3, 1e-3, 0.0])[:, None, None]
+    run = export.onnx_runner
+
+    def runner_of_a_broken_file(data):
+        return lambda part: run(data)(part) + (part.amax((1, 2, 3), True)[..., 0, 0] < 1) * torch.tensor([0, 2e-3, 0])
+
+    monkeypatch.setattr(export, "onnx_runner", runner_of_a_broken_file)
+    with pytest.raises(ValueError, match="another largest output than the network for 1 of 8 images"):
+        export_onnx(network, tmp_path / "broken.onnx", images, {})
+    assert not (tmp_path / "broken.onnx").exists()
+
+
 def test_one_image_is_enough_to_export(tmp_path):
     export_onnx(tiny(), tmp_path / "a.onnx", torch.randn(1, 3, 8, 8), {})
     assert onnx_runner((tmp_path / "a.onnx").read_bytes())(torch.randn(7, 3, 8, 8)).shape == (7, 5)
