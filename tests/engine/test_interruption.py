@@ -49,6 +49,16 @@ def assert_same_end(finished: Path, out: Path) -> None:
     assert kill_test.curve_differences(finished / "runs" / INNER, out / "runs" / INNER) == []
 
 
+@pytest.fixture
+def without_nohup():
+    """SIGHUP as a terminal's child has it, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL) if hasattr(signal, "SIGHUP") else None
+    yield
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_after_the_step_and_the_run_goes_on(finished, tmp_path, capfd, monkeypatch, number):
     with monkeypatch.context() as patch:
