@@ -60,14 +60,20 @@ def markdown(rows: list[Row]) -> str:
     costs = {"parameters": (1, ",.0f"), "macs": (1e-6, ".2f"), "weights bytes": (1e-3, ",.0f")}
     head = [*columns, "parameters", "M MACs", "weights, KB"]
     head += [f"{key}, %" if is_share(key) else key for key in figures] + ["best chosen on"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row, label in zip(rows, labels, strict=True):
         cells = [label[key] for key in columns]
         for key, (factor, form) in costs.items():
             cells.append(format(row.means[key] * factor, form) if key in row.means else "-")
         cells += [_cell(row, key) for key in figures]
         lines.append([*cells, str(row.runs[0].result.get(CHOSEN, "-"))])
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return markdown_table(head, lines)
+
+
+def markdown_table(head: list[str], lines: list[list[str]]) -> str:
+    """A table in markdown, of the text of its cells."""
+    whole = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in whole)
 
 
 def is_share(key: str) -> bool:

@@ -8,7 +8,7 @@ import re
 import statistics
 from pathlib import Path
 
-from commands.compare import is_share
+from commands.compare import is_share, markdown_table
 from commands.finished_runs import Row
 from commands.result_rows import ResultTable, errors_by_epoch, words
 from engine.checkpoint import write_atomically
@@ -85,7 +85,7 @@ def markdown(table: ResultTable, rows: dict[str, Row]) -> str:
     published = any(row.published for row in table.rows)
     head = ["network and settings", *(head for _, head in figures), "parameters", "M MACs", "seeds"]
     head += ["images/s", "device"] + ["published"] * published
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in table.rows:
         if row.label not in rows:
             continue
@@ -96,7 +96,7 @@ def markdown(table: ResultTable, rows: dict[str, Row]) -> str:
         cells += [f"{found.means['parameters']:,.0f}", f"{found.means['macs'] / 1e6:.2f}", found.labels()["seeds"]]
         cells += [f"{found.means['images per second']:,.0f}", str(found.runs[0].result["device"])]
         lines.append(cells + [row.published] * published)
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return markdown_table(head, lines)
 
 
 def _figure(row: Row, key: str) -> str:

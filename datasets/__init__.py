@@ -12,10 +12,10 @@ from pathlib import Path
 from conf.datasets import DatasetRow
 from datasets import folder, pack, statistics
 from datasets.base import Dataset, Location, Split, View, resized
+from datasets.evaluation import load_test
 from datasets.places import storage
 from datasets.sources import READERS, fetch, find, is_there, load_packed, read_safely, save_packed
 from datasets.stream import NEVER, Streaming, streamed
-from datasets.testing import load_test
 from utils import sweep
 
 __all__ = ["READERS", "Dataset", "Split", "Streaming", "View", "is_there", "load", "load_test"]

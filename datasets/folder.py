@@ -5,8 +5,9 @@ test set. The names may be written in other ways and in any case (ROLES). A test
 and gives way to val. A folder that holds CLASS/* straight away is split here: of each class the share row.val is the
 test set, or a fifth where that is 0, drawn with row.seed.
 
-Classes are the names of train's folders in alphabetical order, or in natural order (a2 before a10) where row.natural_
-order is true. An image may lie in folders within its class. datasets/files.py has what counts as an image.
+Classes are the names of train's folders in alphabetical order, or in natural order (a2 before a10) where
+row.natural_order is true. An image may lie in folders within its class. datasets/image_files.py has what counts as an
+image.
 """
 
 from __future__ import annotations
