@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -37,6 +37,11 @@ def check_graphs(settings: Settings, device: torch.device, processes: int, goes_
 def is_graphed(settings: Settings, device: torch.device) -> bool:
     """Whether a run on this device replays its steps: not where one with -graphs goes on without CUDA."""
     return settings.graphs and device.type == "cuda"
+
+
+def make_step(settings: Settings, device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
+    """What takes a run's training steps: train_step of engine/loop.py, or a GraphedStep in its place."""
+    return GraphedStep(device) if is_graphed(settings, device) else train_step
 
 
 class GraphedStep:
