@@ -234,7 +234,14 @@ class Settings:
     crop: int = knob(
         "pixels of black border before a random crop (0: none)", default=0, group="augmentation", low=0, high=64
     )
-    flip: bool = knob("random horizontal flip", default=False, group="augmentation")
+    flip: str = knob(
+        "horizontal flip; random, which true stands for: each time with probability 1/2; alternating: each image in "
+        "every other epoch, its first time by the seed",
+        default="off",
+        group="augmentation",
+        choices=("off", "random", "alternating"),
+        switch="random",
+    )
     rotation: float = knob(
         "random rotation within +- this many degrees (0: none)", default=0.0, group="augmentation", low=0.0, high=180.0
     )
