@@ -188,11 +188,22 @@ class Settings:
         "parts in which a process works through its images of a step", default=1, group="training", low=1
     )
     shuffle: bool = knob("shuffle the training images", default=True, group="training", short="s")
-    optimizer: str = knob("sgd, adam or adamw", group="training", choices=("sgd", "adam", "adamw"))
-    lr: float = knob("peak learning rate", group="training", high=1e30)
+    optimizer: str = knob(
+        "sgd, adam, adamw, or muon for 1x1 convolutions with adamw for all else",
+        group="training",
+        choices=("sgd", "adam", "adamw", "muon"),
+    )
+    lr: float = knob("peak learning rate; with muon, of the 1x1 convolutions", group="training", high=1e30)
+    adamw_lr: float | None = knob(
+        "with muon, the peak learning rate of all else (where it is not given: a tenth of -lr)",
+        default=None,
+        group="training",
+        high=1e30,
+    )
     momentum: float = knob("momentum of sgd", default=0.9, group="training", low=0.0, high=0.9999)
     nesterov: bool = knob("Nesterov's momentum for sgd", default=False, group="training")
     weight_decay: float = knob("weight decay", default=0.0, group="training", low=0.0)
+    decay_norms: bool = knob("weight decay of batch norms and biases, too", default=True, group="training")
     schedule: str = knob(
         "shape of the learning rate after the warm-up",
         group="training",
@@ -215,6 +226,12 @@ class Settings:
         default="original",
         group="training",
         choices=("original", "one"),
+    )
+    dropout: float | None = knob(
+        "probability of the network's dropout layers, 0 for none (where it is not given: their own)",
+        default=None,
+        group="training",
+        high=0.99,
     )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
     clip: float = knob("largest norm of the gradient (0: not clipped)", default=0.0, group="training", low=0.0)
@@ -270,8 +287,9 @@ class Settings:
         for field in dataclasses.fields(self):
             value = knobs.convert(field, types[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        if self.lr == 0:
-            raise ValueError("-lr 0: the learning rate must be above 0")
+        for name in ("lr", "adamw_lr"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"-{name.replace('_', '-')} 0: the learning rate must be above 0")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
             raise ValueError(
                 "-nesterov true: goes with -optimizer sgd and a -momentum above 0; give -nesterov false or change those"

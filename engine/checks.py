@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from conf import Settings
 from conf.datasets import DatasetRow
 from engine.device import check_compiler, choose_device
 from engine.graphs import check_graphs
+from engine.muon import check_muon
 from engine.weights import Made
 from models.registry import entry
 
@@ -45,6 +47,18 @@ def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool
     if settings.compile != "off":
         check_compiler(device)
     return device
+
+
+def prepare_network(network: nn.Module, settings: Settings) -> None:
+    """Gives the network the recipe's dropout. Raises ValueError for what the recipe asks of it and it does not have."""
+    check_muon(network, settings)
+    if settings.dropout is None:
+        return
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    if not layers:
+        raise ValueError(f"-dropout {settings.dropout:g}: {settings.net} has no dropout layer; leave it out")
+    for layer in layers:
+        layer.p = settings.dropout
 
 
 def check_single_images(made: Made, settings: Settings, smallest: int) -> None:

@@ -28,6 +28,9 @@ def check_graphs(settings: Settings, device: torch.device, processes: int, goes_
         f"it is for CUDA devices, not for {device}; leave it out": device.type != "cuda" and not goes_on,
         f"it is for one process, not for {processes}; give -procs 1 or -graphs false": processes > 1,
         f"does not go with -compile {settings.compile}; leave one of them out": settings.compile != "off",
+        "does not go with -optimizer muon, which has the host read the rate; leave one of them out": (
+            settings.optimizer == "muon"
+        ),
         "does not go with -fused false, which has the host read the rate; leave one of them out": not settings.fused,
     }
     if settings.graphs and (reason := next((text for text, applies in reasons.items() if applies), None)):
