@@ -188,6 +188,12 @@ class Settings:
         "parts in which a process works through its images of a step", default=1, group="training", low=1
     )
     shuffle: bool = knob("shuffle the training images", default=True, group="training", short="s")
+    sizes: tuple[int, ...] = knob(
+        "sides in pixels to which training images are resized, rising to their own, each for an equal part of the run",
+        default=(),
+        group="training",
+        high=1024,
+    )
     optimizer: str = knob(
         "sgd, adam, adamw, or muon for 1x1 convolutions with adamw for all else",
         group="training",
@@ -296,5 +302,11 @@ class Settings:
             )
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"-milestones {knobs.show(self.milestones)}: must rise")
+        if list(self.sizes) != sorted(set(self.sizes)):
+            raise ValueError(f"-sizes {knobs.show(self.sizes)}: must rise")
+        if len(self.sizes) > self.epochs:
+            raise ValueError(
+                f"-sizes {knobs.show(self.sizes)}: {len(self.sizes)} parts of {self.epochs} epochs; give fewer of them"
+            )
         if self.warm > self.epochs:
             raise ValueError(f"-warm {self.warm:g}: longer than the whole run of {self.epochs} epochs; lower it")

@@ -34,7 +34,8 @@ def make_batches(
         make_training = TrainingBatches
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     how = settings.batch_size, settings.seed, settings.shuffle, share, settings.steps, layout
-    training = make_training(train, training_index, *how, alternating=settings.flip == "alternating")
+    varied = dict(alternating=settings.flip == "alternating", sides=sides(settings))
+    training = make_training(train, training_index, *how, **varied)
     evaluations = {}
     if data.val is not None:
         if settings.val:
@@ -47,6 +48,12 @@ def make_batches(
         evaluations["Val"] = EvaluationBatches(train, validation_index, share=share, layout=layout)
     evaluations["Test"] = EvaluationBatches(test, torch.arange(len(test)), share=share, layout=layout)
     return training, evaluations
+
+
+def sides(settings: Settings) -> list[int]:
+    """The side in pixels of the training images of each epoch, with -sizes; without, nothing."""
+    parts = len(settings.sizes)
+    return [settings.sizes[epoch * parts // settings.epochs] for epoch in range(settings.epochs)] if parts else []
 
 
 def image_sources(

@@ -1,7 +1,9 @@
 """The batches of a run as its settings ask for them."""
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 
 import datasets
 from conf.datasets import find_row
@@ -64,3 +66,18 @@ def test_alternating_flips_mirror_each_image_in_every_other_epoch(kind, image_fo
     assert first == mirrored(2) == mirrored(0, batch_size=5) and len(first) > 20
     assert {row: not flip for row, flip in first.items()} == mirrored(1) == mirrored(1, (0, 2)) | mirrored(1, (1, 2))
     assert len(set(first.values())) == 2 and first != mirrored(0, seed=2)
+
+
+def test_sizes_are_equal_parts_of_the_run(tmp_path):
+    """Seven epochs at three sides, against Pillow's resizing of the same images in floating point."""
+    given = {"net": "cheapV3", "dataset": "digits", "epochs": 7, "crop": 2, "flip": True, "batch_size": 16, "warm": 0}
+    data = datasets.load(find_row("digits"), tmp_path)
+    whole, _ = make_batches(settings(given), data, torch.device("cpu"), (0, 1))
+    training, evaluations = make_batches(settings(given | {"sizes": [8, 12, 16]}), data, torch.device("cpu"), (0, 1))
+    for epoch, side in enumerate([8, 8, 8, 12, 12, 16, 16]):
+        (images, targets), (full, same) = next(training.epoch(epoch)), next(whole.epoch(epoch))
+        assert images.is_contiguous(memory_format=torch.channels_last) and torch.equal(targets, same)
+        expected = [Image.fromarray(each[0].numpy()).resize((side, side), Image.Resampling.BILINEAR) for each in full]
+        expected = torch.stack([torch.from_numpy(numpy.array(each)) for each in expected])
+        torch.testing.assert_close(images[:, 0], expected, rtol=0, atol=1e-5)
+    assert next(iter(evaluations["Test"]))[0].shape[2:] == (16, 16)
