@@ -32,7 +32,7 @@ def shared(count: int, share: tuple[int, int]) -> range:
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """Float images, N x C x H x W, at side x side pixels: bilinear and antialiased, over all pixels that fall in one."""
+    """Float images, N x C x H x W, at side x side pixels: bilinear, and antialiased as Pillow does it."""
     if images.shape[2:] == (side, side):
         return images
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
