@@ -9,7 +9,7 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from conf import FIELDS, convert, is_list, option, value_type
+from conf import FIELDS, Settings, convert, is_list, option, value_type
 from conf.resolve import FOLDER, KEYS, NETWORK_RECIPES, read_recipe, settings
 from engine.schedule import learning_rate_factor, make_optimizer, make_schedule
 
@@ -129,6 +129,12 @@ def test_every_recipe_of_a_network_exists():
 def test_command_line_overrides_the_recipe():
     chosen = original(lr=0.2, batch_size=64, flip=False)
     assert (chosen.lr, chosen.batch_size, chosen.flip, chosen.momentum) == (0.2, 64, "off", 0.9)
+
+
+@pytest.mark.parametrize(("given", "flip"), [(True, "random"), (False, "off"), ("alternating", "alternating")])
+def test_flip_of_older_settings_is_true_or_false(given, flip):
+    assert original(flip=given).flip == flip
+    assert Settings(**vars(original()) | {"flip": given}).flip == flip
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path):
