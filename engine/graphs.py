@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-def make_step(settings: Settings, device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
-    """What takes a run's training steps: train_step of engine/loop.py, or a GraphedStep in its place."""
-    return GraphedStep(device) if is_graphed(settings, device) else train_step
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A step as a graph: what it reads, and what it writes at each replay."""
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,19 +43,14 @@ def is_graphed(settings: Settings, device: torch.device) -> bool:
     return settings.graphs and device.type == "cuda"
 
 
-<<<<<<< HEAD
 def make_step(settings: Settings, device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
     """What takes a run's training steps: train_step of engine/loop.py, or a GraphedStep in its place."""
     return GraphedStep(device) if is_graphed(settings, device) else train_step
 
 
-class GraphedStep:
-    """train_step of engine/loop.py, of which a graph takes over what the device does.
-=======
 @dataclass(frozen=True)
 class Captured:
     """A step as a graph: what it reads, and what it writes at each replay."""
->>>>>>> 09702eb613d4fce69b811a180e4ded25252eb9fd
 
     graph: torch.cuda.CUDAGraph
     images: Tensor
