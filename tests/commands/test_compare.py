@@ -120,6 +120,7 @@ def test_the_markdown_table(tmp_path, capsys):
         dict(val=0.1),
         dict(rotation=0.0),
         dict(sync_bn=True),
+        dict(reuse_kernels=[3, 3, 5, 5, 7, 7]),
     ],
     ids=str,
 )
