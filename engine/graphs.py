@@ -86,16 +86,19 @@ class GraphedStep:
     ) -> tuple[Tensor, Tensor]:
         """As train_step. Raises ValueError where something in the step cannot be captured."""
         self.seen[images.shape] += 1
+        self.rate.fill_(state.optimizer.param_groups[0]["lr"])
         if self.seen[images.shape] <= EAGER_STEPS:
-            with self._on_stream():
-                return train_step(state, images, targets, task, precision, clip, share)
+            # by the same rate, in float32: a run that goes on, eager at first, ends where one ends that did not stop
+            with self._on_stream(), _captured_rate(state.optimizer, self.rate):
+                found = compute_step(state, images, targets, task, precision, clip, share)
+            state.schedule.step()
+            return found
         if images.shape not in self.captured:
             own = torch.empty_like(images), torch.empty_like(targets)
             self.captured[images.shape] = self._capture(state, *own, task, precision, clip, share)
         captured = self.captured[images.shape]
         captured.images.copy_(images)
         captured.targets.copy_(targets)
-        self.rate.fill_(state.optimizer.param_groups[0]["lr"])
         captured.graph.replay()
         state.schedule.step()
         if state.averaged is not None:
