@@ -16,7 +16,7 @@ from conf import Settings
 from conf.resolve import saved_settings
 from datasets.fingerprint import differences
 from engine import checkpoint
-from engine.agreement import check_state
+from engine.agreement import check_state, complete
 from engine.distributed import Processes, process_group
 from engine.folders import SETTINGS, Folders, begun_run, newest_run
 from engine.job import Job, make_job
@@ -154,6 +154,7 @@ def job_to_resume(path: Path, content: RunContent, overrides: dict[str, object],
     with places.told(settings):
         job = make_job(settings, None, processes, goes_on=True)
     check_data(content, job, path)
+    complete(content, job)
     check_state(content, job, path)
     return job
 

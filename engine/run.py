@@ -9,14 +9,14 @@ import time
 
 import torch
 
-from engine import checkpoint, tasks
+from engine import checkpoint
 from engine.device import determinism
 from engine.folders import Folders
 from engine.graphs import GraphedStep, is_graphed
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
 from engine.logs import NoLog, RunLog, only_a_warning
-from engine.loop import NotFinite, evaluate, train_epoch, train_step
+from engine.loop import NotFinite, evaluate, predict, train_epoch, train_step
 from engine.progress import Clock, progress_bar
 from engine.result import describe_result, make_result, split_metrics, to_json
 from engine.schema import RunContent
@@ -218,7 +218,7 @@ class Run:
         result = make_result(self.job, self.state)
         job, step = self.job, self.state.step
         with only_a_warning(f"{self.folders.runs}: pictures of the test set"):
-            found = tasks.predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
+            found = predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
             for name, figure in job.task.figures(*found, job.dataset).items():
                 self.log.figure(f"Test/{name}", figure, step)
         figures = {key: result[key] for key in job.task.final}
