@@ -109,7 +109,6 @@ def test_a_run_of_a_version_that_counted_no_overflows_goes_on(finished, tmp_path
     start("-resume last", tmp_path)
     result = json.loads(path.with_name("result.json").read_text())
     assert result["test median loss"] is None and result["test overflowing images"] is None
-    start("-compare", tmp_path)
 
 
 def test_a_signal_within_an_evaluation(finished, tmp_path, monkeypatch):
