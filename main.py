@@ -55,7 +55,12 @@ def add_commands(group) -> None:
     switch = dict(nargs="?", const=True, type=parse_bool, metavar="true|false")
     add("test", "evaluate -weights on the test set", action="store_true")
     add("tta", "with -test: also each image together with its mirror image (default: False)", **switch)
-    add("export", "write -weights, folded, as an ONNX file beside them", choices=("onnx",))
+    add(
+        "export",
+        "write -weights, folded, as an ONNX file beside them; or those of a finished run as weights/NAME.safetensors",
+        choices=("onnx", "weights"),
+    )
+    add("half", "with -export weights: most of them as float16 (default: False)", **switch)
     add("predict", "what -weights see in images, folders or animations", nargs="+", metavar="IMAGE")
     add("compare", "every finished run under -out as a table and a plot", action="store_true")
     add(
@@ -117,7 +122,12 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's own log of connections is stack traces
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
 
-    if "export" in asked:
+    if asked.get("export") == "weights":
+        from commands import publish
+
+        named = given.get("name", FIELDS["name"].default)
+        publish.publish(Path(given["weights"]), Path(given.get("out", ".")), named, asked.get("half", False))
+    elif "export" in asked:
         from commands import export
 
         export.export(Path(given.pop("weights")), given)

@@ -14,7 +14,7 @@ COMMANDS = {
     "reproduce": ("out", "data"),
 }
 # Options that only go with one of the commands, which is named.
-ASIDES = {"jobs": "reproduce", "tta": "test"}
+ASIDES = {"half": "export", "jobs": "reproduce", "tta": "test"}
 
 
 def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
@@ -34,11 +34,15 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
             raise ValueError(f"-{name}: goes with -{its} alone; leave it out")
     if asked.get("jobs", 0) < 0:
         raise ValueError(f"-jobs {asked['jobs']}: must be 0 or more")
+    of_weights = asked.get("export") == "weights"  # nothing is computed that a setting could change
+    if "half" in asked and not of_weights:
+        raise ValueError(f"-half: goes with -export weights, not -export {asked['export']}; leave it out")
     if command is not None:
-        machine = replaceable(training=command == "resume") if command != "reproduce" else ()
+        machine = () if of_weights or command == "reproduce" else replaceable(training=command == "resume")
+        own = ("weights", "out", "name") if of_weights else COMMANDS[command]
         source = "its rows" if command == "reproduce" else "the checkpoint"
         for name in given:
-            if name not in (*COMMANDS[command], *machine):
+            if name not in (*own, *machine):
                 raise ValueError(f"{option(name)}: contradicts -{command}, which takes it from {source}; leave it out")
     elif "net" not in given and "recipe" not in given:
         raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
