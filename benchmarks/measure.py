@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from datasets.batches import TrainingBatches
 
+CPU = torch.device("cpu")
+
 
 def alternate(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """What each call returned, round by round; every other round in reverse, so that none always has the same turn."""
@@ -114,19 +116,28 @@ class Step:
     """A training step (SGD with momentum) of one network on one fixed batch of noise, `side` pixels high and wide."""
 
     def __init__(
-        self, network: nn.Module, batch: int, channels_last: bool = True, side: int = 32, classes: int = 100
+        self,
+        network: nn.Module,
+        batch: int,
+        channels_last: bool = True,
+        side: int = 32,
+        classes: int = 100,
+        device: torch.device = CPU,
     ) -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         generator = torch.Generator().manual_seed(0)
-        self.network = network.to(memory_format=layout)
-        self.images = torch.randn(batch, 3, side, side, generator=generator).to(memory_format=layout)
-        self.targets = torch.randint(classes, (batch,), generator=generator)
+        self.device = device
+        self.network = network.to(device, memory_format=layout)
+        self.images = torch.randn(batch, 3, side, side, generator=generator).to(device, memory_format=layout)
+        self.targets = torch.randint(classes, (batch,), generator=generator).to(device)
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
 
     def __call__(self) -> float:
         """Seconds of one step."""
+        synchronize(self.device)
         started = time.perf_counter()
         self.optimizer.zero_grad()
         F.cross_entropy(self.network(self.images), self.targets).backward()
         self.optimizer.step()
+        synchronize(self.device)
         return time.perf_counter() - started

@@ -17,7 +17,9 @@ import torch
 from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, synchronize
 from conf import Settings
 from conf.resolve import settings as resolve
+from engine.device import determinism
 from engine.distributed import SINGLE_PROCESS, Processes, process_group
+from engine.graphs import make_step
 from engine.job import make_job
 from engine.loop import train_epoch
 from engine.state import TrainState
@@ -33,20 +35,23 @@ class Own:
         steps = len(self.job.training)
         self.state = TrainState.start(self.job.network, steps, settings, self.job.precision, processes)
         self.batches = endless(self.job.training)
+        self.step = make_step(settings, self.device)
 
     def run(self, steps: int) -> int:
         """Takes that many steps; returns the number of images, this process's share of them."""
         turn, self.state.batch = Turn(self.batches, steps, self.job.training.bounds), 0
-        train_epoch(
-            self.state,
-            turn,
-            self.job.task,
-            self.job.precision,
-            self.settings,
-            self._read,
-            processes=self.processes,
-        )
+        how = dict(processes=self.processes, step=self.step)
+        with determinism(self.settings.deterministic):
+            train_epoch(self.state, turn, self.job.task, self.job.precision, self.settings, self._read, **how)
         return turn.images
+
+    def speed(self, steps: int) -> float:
+        """Images a second over that many steps."""
+        synchronize(self.device)
+        begin = time.perf_counter()
+        images = self.run(steps)
+        synchronize(self.device)
+        return images / (time.perf_counter() - begin)
 
     def _read(self, losses: list[float], rates: list[float]) -> None:
         self.loss = losses[-1]

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
-from benchmarks.measure import Step, alternate, machine, positive, ratios, summary
+from benchmarks.measure import CPU, Step, alternate, machine, positive, ratios, summary
 from engine.device import keep_freed_memory
 from models.fast_path import use_kernels
 from models.layers import HardswishByFormula, replace_modules
@@ -87,7 +87,7 @@ def compare_forms(name: str, batch: int, rounds: int) -> None:
             compare(f"  native hard-swish, {form}", Step(native, batch, channels_last=False), step, rounds)
 
 
-def others(batch: int) -> list[tuple[str, Step]]:
+def others(batch: int, device: torch.device = CPU) -> list[tuple[str, Step]]:
     """torchvision's and timm's MobileNetV3 large, for 100 classes, their first two strides set for 32x32 images."""
     import torchvision
 
@@ -104,7 +104,7 @@ def others(batch: int) -> list[tuple[str, Step]]:
         theirs.conv_stem.stride = (1, 1)
         theirs.blocks[1][0].conv_dw.stride = (1, 1)
         found.append(("timm mobilenetv3_large_100", theirs))
-    return [(name, Step(network, batch, channels_last=True)) for name, network in found]
+    return [(name, Step(network, batch, device=device)) for name, network in found]
 
 
 def compare_multiplier(batch: int, rounds: int) -> None:

@@ -211,7 +211,8 @@ def rebuilt(optimizer: torch.optim.Optimizer, options: dict[str, bool]) -> torch
     """A new optimizer of the same kind over the same parameters, with other options."""
     allowed = inspect.signature(type(optimizer)).parameters
     kept = {name: value for name, value in optimizer.defaults.items() if name in allowed}
-    return type(optimizer)(optimizer.param_groups[0]["params"], **kept | options)
+    groups = [{name: group[name] for name in ("params", "weight_decay")} for group in optimizer.param_groups]
+    return type(optimizer)(groups, **kept | options)
 
 
 def print_matrix(job: Job, log: RunLog, options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from conf import Settings
 from conf.datasets import find_row
 from engine import checkpoint
-from engine.checks import check_run
+from engine.checks import check_run, check_sizes, prepare_network
 from engine.device import Precision
 from engine.folders import Folders
 from engine.job import use_kernels
@@ -43,6 +43,9 @@ def check_new_run(settings: Settings) -> None:
     side = settings.size or row.size
     made = Made.of(settings, 1 if row.task == "regression" else 100, row.channels, side or 224)  # or any other size
     network = made.network()
+    prepare_network(network, settings)
+    if side:
+        check_sizes(network, made, settings)
     if settings.kernels:
         use_kernels(network, settings, Precision.choose(settings.amp, device))
     if weights is not None and side:

@@ -53,8 +53,7 @@ def train(settings: Settings) -> dict:
 
 def settings_text(settings: Settings) -> str:
     """The text of settings.yaml, which is for people to read: -resume takes the settings from the checkpoint."""
-    plain = dataclasses.asdict(settings) | {"milestones": list(settings.milestones)}
-    return yaml.safe_dump(plain, sort_keys=False)
+    return yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False)
 
 
 def new_folders(settings: Settings, text: str, lock: RunLock) -> Folders:

@@ -28,6 +28,12 @@ def check_combinations(settings: Settings, given: dict[str, object], row: Datase
         raise ValueError(
             f"-momentum {settings.momentum:g}: {settings.optimizer} has none; leave it out, or give -optimizer sgd"
         )
+    if given.get("adamw_lr") is not None and settings.optimizer != "muon":
+        raise ValueError(
+            f"-adamw-lr {settings.adamw_lr:g}: it is AdamW's rate beside muon's; leave it out, or give -optimizer muon"
+        )
+    if "decay_norms" in given and not settings.decay_norms and not settings.weight_decay:
+        raise ValueError("-decay-norms false: nothing is decayed; leave it out, or give -weight-decay")
     if "patience" in given and settings.patience and settings.patience >= settings.epochs - 1:
         raise ValueError(
             f"-patience {settings.patience}: never stops a run of {settings.epochs} epochs before its end; "

@@ -55,13 +55,15 @@ def option(field: dataclasses.Field) -> str:
 
 
 def value_type(annotation: object) -> type:
-    """The type of one value: float for tuple[float, ...] and for float | None."""
-    if isinstance(annotation, UnionType) or is_list(annotation):
-        return typing.get_args(annotation)[0]
+    """The type of one value: float for tuple[float, ...], for float | None, and for tuple[float, ...] | None."""
+    while typing.get_args(annotation):
+        annotation = typing.get_args(annotation)[0]
     return annotation
 
 
 def is_list(annotation: object) -> bool:
+    if isinstance(annotation, UnionType):
+        annotation = typing.get_args(annotation)[0]
     return typing.get_origin(annotation) is tuple
 
 

@@ -10,7 +10,7 @@ from conf import knobs
 from conf.knobs import knob
 
 # The knobs that choose a part of a network in place of its own.
-PARTS = ("expansion", "shortcut", "se", "gate", "head", "stem", "reuse_times", "activation_before")
+PARTS = ("expansion", "shortcut", "se", "gate", "head", "stem", "reuse_times", "reuse_kernels", "activation_before")
 
 
 def part(help: str, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None):
@@ -91,13 +91,22 @@ class Settings:
     size: int = knob(
         "side of the images in pixels (0: the data set's own)", default=0, group="network", low=0, high=1024
     )
-    expansion: str | None = part("what widens a block: a 1x1 convolution or Reuse", ("conv", "reuse"))
+    expansion: str | None = part(
+        "what widens a block: a 1x1 convolution, Reuse, a grouped 1x1 convolution, channels of zeros, GhostNet's cheap "
+        "maps, or nothing (ratio 1)",
+        ("conv", "grouped", "zero-pad", "ghost", "none", "reuse"),
+    )
     shortcut: str | None = part("MobileNetV2's shortcut where channels change at stride 1", ("conv", "resize"))
     se: str | None = part("MobileNetV3's squeeze-excite: its second layer", ("conv", "reuse"))
     gate: str | None = part("what MobileNetV3's squeeze-excite passes its numbers through", ("hardsigmoid", "none"))
     head: str | None = part("1x1 convolution before the classifier, or Reuse", ("conv", "reuse"))
     stem: str | None = part("3x3 convolution, or one to 3 channels and Reuse", ("conv", "reuse"))
     reuse_times: int | None = part("copies in a block with -expansion reuse", low=1, high=64)
+    reuse_kernels: tuple[int, ...] | None = part(
+        "with -expansion reuse: the size of each copy's depthwise kernel, odd, as many as copies, such as 3 3 5 5 7 7",
+        low=1,
+        high=11,
+    )
     activation_before: bool | None = part("an activation between a block's expansion and its depthwise convolution")
 
     gpu: bool | None = knob(
@@ -188,11 +197,28 @@ class Settings:
         "parts in which a process works through its images of a step", default=1, group="training", low=1
     )
     shuffle: bool = knob("shuffle the training images", default=True, group="training", short="s")
-    optimizer: str = knob("sgd, adam or adamw", group="training", choices=("sgd", "adam", "adamw"))
-    lr: float = knob("peak learning rate", group="training", high=1e30)
+    sizes: tuple[int, ...] = knob(
+        "sides in pixels to which training images are resized, rising to their own, each for an equal part of the run",
+        default=(),
+        group="training",
+        high=1024,
+    )
+    optimizer: str = knob(
+        "sgd, adam, adamw, or muon for 1x1 convolutions with adamw for all else",
+        group="training",
+        choices=("sgd", "adam", "adamw", "muon"),
+    )
+    lr: float = knob("peak learning rate; with muon, of the 1x1 convolutions", group="training", high=1e30)
+    adamw_lr: float | None = knob(
+        "with muon, the peak learning rate of all else (where it is not given: a tenth of -lr)",
+        default=None,
+        group="training",
+        high=1e30,
+    )
     momentum: float = knob("momentum of sgd", default=0.9, group="training", low=0.0, high=0.9999)
     nesterov: bool = knob("Nesterov's momentum for sgd", default=False, group="training")
     weight_decay: float = knob("weight decay", default=0.0, group="training", low=0.0)
+    decay_norms: bool = knob("weight decay of batch norms and biases, too", default=True, group="training")
     schedule: str = knob(
         "shape of the learning rate after the warm-up",
         group="training",
@@ -216,6 +242,12 @@ class Settings:
         group="training",
         choices=("original", "one"),
     )
+    dropout: float | None = knob(
+        "probability of the network's dropout layers, 0 for none (where it is not given: their own)",
+        default=None,
+        group="training",
+        high=0.99,
+    )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
     clip: float = knob("largest norm of the gradient (0: not clipped)", default=0.0, group="training", low=0.0)
     patience: int = knob(
@@ -234,7 +266,14 @@ class Settings:
     crop: int = knob(
         "pixels of black border before a random crop (0: none)", default=0, group="augmentation", low=0, high=64
     )
-    flip: bool = knob("random horizontal flip", default=False, group="augmentation")
+    flip: str = knob(
+        "horizontal flip; random, which true stands for: each time with probability 1/2; alternating: each image in "
+        "every other epoch, its first time by the seed",
+        default="off",
+        group="augmentation",
+        choices=("off", "random", "alternating"),
+        switch="random",
+    )
     rotation: float = knob(
         "random rotation within +- this many degrees (0: none)", default=0.0, group="augmentation", low=0.0, high=180.0
     )
@@ -263,13 +302,20 @@ class Settings:
         for field in dataclasses.fields(self):
             value = knobs.convert(field, types[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        if self.lr == 0:
-            raise ValueError("-lr 0: the learning rate must be above 0")
+        for name in ("lr", "adamw_lr"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"-{name.replace('_', '-')} 0: the learning rate must be above 0")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
             raise ValueError(
                 "-nesterov true: goes with -optimizer sgd and a -momentum above 0; give -nesterov false or change those"
             )
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"-milestones {knobs.show(self.milestones)}: must rise")
+        if list(self.sizes) != sorted(set(self.sizes)):
+            raise ValueError(f"-sizes {knobs.show(self.sizes)}: must rise")
+        if len(self.sizes) > self.epochs:
+            raise ValueError(
+                f"-sizes {knobs.show(self.sizes)}: {len(self.sizes)} parts of {self.epochs} epochs; give fewer of them"
+            )
         if self.warm > self.epochs:
             raise ValueError(f"-warm {self.warm:g}: longer than the whole run of {self.epochs} epochs; lower it")

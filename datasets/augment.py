@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Augmentation:
     """How training images are augmented.
 
     crop      pixels of black that are added on each side before a crop of the original size at a random place; 0: none
-    flip      whether left and right are mirrored with probability 1/2
+    flip      whether left and right may be mirrored: with probability 1/2, where nothing else decides it
     rotation  the image is rotated by an angle that is uniform within +-rotation degrees; 0: none
     """
 
@@ -54,6 +54,12 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
     if augmentation.rotation:
         angle = angle.uniform_(-augmentation.rotation, augmentation.rotation, generator=generator)
     return Draws(top, left, flip, angle)
+
+
+def settled(draws, rows: Tensor | None, mirrored: Tensor | None):
+    """The draws of these rows (int64; None: of all), mirrored as that says (bool) where it says anything."""
+    draws = draws if rows is None else draws.of(rows)
+    return draws if mirrored is None else replace(draws, flip=mirrored)
 
 
 class ImageSource:
@@ -112,15 +118,19 @@ class ImageSource:
         return images.permute(0, 3, 1, 2), self.targets.index_select(0, index)
 
     def augmented(
-        self, index: Tensor, generator: torch.Generator, count: int = 0, rows: Tensor | None = None
+        self,
+        index: Tensor,
+        generator: torch.Generator,
+        count: int = 0,
+        rows: Tensor | None = None,
+        mirrored: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The images of the index (int64), each randomly augmented, and their targets.
 
         Where the index holds only the rows `rows` (int64) of a batch of `count` images, draws are made for the whole
-        batch and those of the rows are used.
+        batch and those of the rows are used. mirrored: bool, whether each is mirrored, in place of the draws.
         """
-        draws = draw(count or len(index), self.augmentation, generator)
-        return self.apply(index, draws if rows is None else draws.of(rows))
+        return self.apply(index, settled(draw(count or len(index), self.augmentation, generator), rows, mirrored))
 
     def apply(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """The images of the index (int64), augmented by the draws, and their targets.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from utils import derived_seed
@@ -30,6 +31,13 @@ def shared(count: int, share: tuple[int, int]) -> range:
     return range(count * rank // processes, count * (rank + 1) // processes)
 
 
+def resized(images: Tensor, side: int) -> Tensor:
+    """Float images, N x C x H x W, at side x side pixels: bilinear, and antialiased as Pillow does it."""
+    if images.shape[2:] == (side, side):
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+
+
 class TrainingBatches:
     """Augmented batches of the images `index` of a source, in a new random order for each epoch.
 
@@ -38,6 +46,10 @@ class TrainingBatches:
     share: (rank, number of processes); the process gets its slice of every batch, see shared().
     layout: the memory format of the images.
     steps: the batches of an epoch, which makes as many passes over the images as they need; 0: one pass.
+    alternating: each image of the source is mirrored in every other epoch, in the first one or the second by (seed)
+    only; the alternating flip of Jordan's "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498). The
+    source's own draws decide it otherwise.
+    sides: the side in pixels of the images of each epoch, resized() when they are augmented; empty: their own.
     """
 
     def __init__(
@@ -50,9 +62,15 @@ class TrainingBatches:
         share: tuple[int, int] = (0, 1),
         steps: int = 0,
         layout: torch.memory_format = torch.channels_last,
+        alternating: bool = False,
+        sides: Sequence[int] = (),
     ) -> None:
         self.source, self.index, self.seed, self.shuffle, self.share = source, index, seed, shuffle, share
-        self.layout = layout
+        self.layout, self.sides = layout, sides
+        self.mirrored_first: Tensor | None = None
+        if alternating:
+            generator = torch.Generator().manual_seed(derived_seed(seed, "flip", 0))
+            self.mirrored_first = torch.rand(len(source), generator=generator) < 0.5
         self.bounds = batch_bounds(self.pass_length(), batch_size)
         if steps:
             self.bounds = [(number * batch_size, (number + 1) * batch_size) for number in range(steps)]
@@ -68,13 +86,16 @@ class TrainingBatches:
         """
         order = self.order(epoch)
         rows = [self._rows(stop - start) for start, stop in self.bounds]
-        parts = (order[start:stop][own] for (start, stop), own in zip(self.bounds[first:], rows[first:], strict=True))
+        parts = [order[start:stop][own] for (start, stop), own in zip(self.bounds[first:], rows[first:], strict=True)]
         fetched = self.source.fetch(parts, derived_seed(self.seed, "decoding", epoch))
-        for number, (source, index) in enumerate(fetched, first):
+        for number, (part, (source, index)) in enumerate(zip(parts, fetched, strict=True), first):
             start, stop = self.bounds[number]
             step_seed = derived_seed(self.seed, "augmentation", epoch * len(self.bounds) + number)
             generator = torch.Generator().manual_seed(step_seed)
-            images, targets = source.augmented(index, generator, stop - start, rows[number])
+            mirrored = None if self.mirrored_first is None else self.mirrored_first[part] ^ bool(epoch % 2)
+            images, targets = source.augmented(index, generator, stop - start, rows[number], mirrored)
+            if self.sides:
+                images = resized(images, self.sides[min(epoch, len(self.sides) - 1)])
             yield images.contiguous(memory_format=self.layout), targets[: len(shared(stop - start, self.share))]
 
     def _rows(self, count: int) -> Tensor:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.augment import NO_AUGMENTATION, ImageSource
+from datasets.augment import NO_AUGMENTATION, ImageSource, settled
 from datasets.batches import TrainingBatches
 from datasets.driving_log import CAMERAS
 from datasets.lookup import to_device
@@ -33,7 +33,7 @@ class DrivingAugmentation:
     correction  what is added to the angle's tangent for the left camera, and subtracted for the right one; 0: only the
                 centre camera is used
     brightness  the smallest factor on HSV's V, which is uniform between it and 1; 1: the brightness stays
-    flip        whether left and right are mirrored with probability 1/2
+    flip        whether left and right may be mirrored: with probability 1/2, where nothing else decides it
     """
 
     correction: float
@@ -107,14 +107,18 @@ class DrivingSource(ImageSource):
         return super().plain(index * CAMERAS)
 
     def augmented(
-        self, index: Tensor, generator: torch.Generator, count: int = 0, rows: Tensor | None = None
+        self,
+        index: Tensor,
+        generator: torch.Generator,
+        count: int = 0,
+        rows: Tensor | None = None,
+        mirrored: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """A randomly chosen and augmented frame of each of the rows (int64), and the angles that fit them.
 
-        count, rows: as ImageSource.augmented takes them.
+        count, rows, mirrored: as ImageSource.augmented takes them.
         """
-        draws = draw(count or len(index), self.row_augmentation, generator)
-        return self.apply(index, draws if rows is None else draws.of(rows))
+        return self.apply(index, settled(draw(count or len(index), self.row_augmentation, generator), rows, mirrored))
 
     def apply(self, index: Tensor, draws: DrivingDraws) -> tuple[Tensor, Tensor]:
         """A frame of each of the rows (int64), chosen and augmented by the draws, and the angles that fit them."""

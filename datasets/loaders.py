@@ -34,7 +34,8 @@ def make_batches(
         make_training = TrainingBatches
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     how = settings.batch_size, settings.seed, settings.shuffle, share, settings.steps, layout
-    training = make_training(train, training_index, *how)
+    varied = dict(alternating=settings.flip == "alternating", sides=sides(settings))
+    training = make_training(train, training_index, *how, **varied)
     evaluations = {}
     if data.val is not None:
         if settings.val:
@@ -49,11 +50,17 @@ def make_batches(
     return training, evaluations
 
 
+def sides(settings: Settings) -> list[int]:
+    """The side in pixels of the training images of each epoch, with -sizes; without, nothing."""
+    parts = len(settings.sizes)
+    return [settings.sizes[epoch * parts // settings.epochs] for epoch in range(settings.epochs)] if parts else []
+
+
 def image_sources(
     settings: Settings, data: Dataset, device: torch.device, share: tuple[int, int]
 ) -> tuple[ImageSource | StreamSource, ImageSource | StreamSource]:
     """The training and test images of a data set that is classified, in memory or streaming."""
-    augmentation = Augmentation(settings.crop, settings.flip, settings.rotation)
+    augmentation = Augmentation(settings.crop, settings.flip != "off", settings.rotation)
     given = (data, augmentation, device, decoders(settings.workers, share[1]))
     return image_source(data.train, *given), image_source(data.test, *given)
 
@@ -76,7 +83,7 @@ def evaluation_batches(
 
 def driving_sources(settings: Settings, data: Dataset, device: torch.device) -> tuple[DrivingSource, ImageSource]:
     """The training rows of the driving data set, of three frames each, and its test frames."""
-    augmentation = DrivingAugmentation(settings.correction, settings.brightness, settings.flip)
+    augmentation = DrivingAugmentation(settings.correction, settings.brightness, settings.flip != "off")
     train = DrivingSource(data.train.images, data.train.targets, data.mean, data.std, augmentation, device)
     test = ImageSource(data.test.images, data.test.targets, data.mean, data.std, NO_AUGMENTATION, device)
     return train, test

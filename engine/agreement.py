@@ -5,14 +5,15 @@ engine/schema.py compares what needs nothing but the checkpoint; this is done on
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from conf import Settings
 from engine import weights
 from engine.job import Job
 from engine.schedule import learning_rate_factor, make_optimizer
@@ -52,33 +53,31 @@ def _splits(job: Job, of_evaluations: bool) -> list[str]:
 
 def _of_moments(content: RunContent, job: Job) -> Iterator[str]:
     """Faults of what the optimizer keeps for each parameter: the names, the shapes and the counts."""
-    state, parameters = content["optimizer"]["state"], list(job.network.parameters())
-    parameter, kept = _after_a_step(job.settings)
-    if not state and (content["step"] == 0 or content["scaler"] or not kept):
+    state, own = content["optimizer"]["state"], _after_a_step(job)
+    if not state and (content["step"] == 0 or content["scaler"] or not own):
         return  # before the first step, or fp16's loss scaling has skipped all of them
-    if sorted(state) != list(range(len(parameters))):
-        yield f"its 'optimizer' is of {len(state)} parameters, and the network has {len(parameters)}"
-    for number, own in enumerate(parameters):
+    if sorted(state) != list(range(len(own))):
+        yield f"its 'optimizer' is of {len(state)} parameters, and the network has {len(own)}"
+    for number, kept in own.items():
         found = state[number]
         if set(found) != set(kept):
             yield f"its 'optimizer' keeps other values for a parameter than {job.settings.optimizer} does"
         for name, example in kept.items():
-            shape = own.shape if example.shape == parameter.shape else example.shape
-            if (found[name].shape, found[name].dtype) != (shape, example.dtype):
-                yield f"its 'optimizer' has a {name} of {list(found[name].shape)} for a weight of {list(own.shape)}"
+            if (found[name].shape, found[name].dtype) != (example.shape, example.dtype):
+                yield f"its 'optimizer' has a {name} of {list(found[name].shape)}, and not of {list(example.shape)}"
             skipped = content["step"] if content["scaler"] else 0  # at most, by fp16's loss scaling
             if name == "step" and not 0 <= content["step"] - found[name].item() <= skipped:
                 yield f"its 'optimizer' has counted another number of steps than {content['step']}"
 
 
-def _after_a_step(settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
-    """A parameter, and what the settings' optimizer keeps for it after a step."""
-    parameter = nn.Parameter(torch.zeros(2, 3))
-    module = nn.Module()
-    module.parameter, parameter.grad = parameter, torch.zeros(2, 3)
-    optimizer = make_optimizer(module, settings)
+def _after_a_step(job: Job) -> dict[int, dict[str, Tensor]]:
+    """What the job's optimizer keeps for each parameter, by its number, after a step: shapes and types, no values."""
+    network = copy.deepcopy(job.network).to("meta")
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = make_optimizer(network, dataclasses.replace(job.settings, fused=False))  # there is none for meta
     optimizer.step()
-    return parameter, optimizer.state[parameter]
+    return optimizer.state_dict()["state"]
 
 
 def _of_hyperparameters(content: RunContent, job: Job) -> Iterator[str]:
@@ -93,7 +92,7 @@ def _of_hyperparameters(content: RunContent, job: Job) -> Iterator[str]:
                 yield f"its 'optimizer' has another {key} than the settings say"
         factor = learning_rate_factor(content["step"], content["steps_per_epoch"], job.settings)
         rate = saved.get("lr")
-        if type(rate) is not float or not math.isclose(rate, job.settings.lr * factor, rel_tol=1e-6, abs_tol=1e-300):
+        if type(rate) is not float or not math.isclose(rate, group["lr"] * factor, rel_tol=1e-6, abs_tol=1e-300):
             yield f"its 'optimizer' has another learning rate than the settings say for step {content['step']}"
 
 

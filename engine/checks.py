@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from conf import Settings
 from conf.datasets import DatasetRow
+from conf.knobs import show
 from engine.device import check_compiler, choose_device
 from engine.graphs import check_graphs
+from engine.muon import check_muon
 from engine.weights import Made
-from models.registry import entry
+from models.registry import SMALLEST_IMAGE, entry
 
 
 def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool = False) -> torch.device:
@@ -47,19 +50,56 @@ def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool
     return device
 
 
+def prepare_network(network: nn.Module, settings: Settings) -> None:
+    """Gives the network the recipe's dropout. Raises ValueError for what the recipe asks of it and it does not have."""
+    check_muon(network, settings)
+    if settings.dropout is None:
+        return
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    if not layers:
+        raise ValueError(f"-dropout {settings.dropout:g}: {settings.net} has no dropout layer; leave it out")
+    for layer in layers:
+        layer.p = settings.dropout
+
+
+def check_sizes(network: nn.Module, made: Made, settings: Settings) -> None:
+    """Raises ValueError where the network, on the CPU and made so, cannot be trained at the sides of -sizes."""
+    if not settings.sizes:
+        return
+    given, side = f"-sizes {show(settings.sizes)}", settings.sizes[0]
+    if settings.sizes[-1] != made.image_size:
+        raise ValueError(f"{given}: the last one must be the side of the images, {made.image_size}")
+    if side < SMALLEST_IMAGE:
+        raise ValueError(
+            f"{given}: {side} is too small for {made.name}, which halves its map three times; give 8 or more"
+        )
+    was_training = network.training
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, made.in_channels, side, side))
+    except RuntimeError:  # maps of another size than its linear layers or pools were made for
+        raise ValueError(
+            f"{given}: {made.name} of {made.image_size}x{made.image_size} pixels takes no image of {side}x{side}; "
+            "leave it out"
+        ) from None
+    finally:
+        network.train(was_training)
+
+
 def check_single_images(made: Made, settings: Settings, smallest: int) -> None:
     """Raises ValueError where a step has one image (smallest: of all steps) and a batch norm's map one pixel, so that
     there would be nothing to take a deviation of.
     """
     if smallest > 1:
         return
+    side = min(settings.sizes, default=made.image_size)
     try:
         with torch.random.fork_rng(devices=()), torch.no_grad():
-            made.network().train()(torch.zeros(1, made.in_channels, made.image_size, made.image_size))
+            made.network().train()(torch.zeros(1, made.in_channels, side, side))
     except ValueError:  # as torch's batch norm raises it
         few = "-b 1" if settings.batch_size == 1 else f"{settings.dataset} has one training image"
         advice = "give -b 2 or more" if settings.batch_size == 1 else "give more images"
         raise ValueError(
-            f"{few}: at {made.image_size}x{made.image_size} pixels {made.name} has maps of one pixel, whose batch norm "
+            f"{few}: at {side}x{side} pixels {made.name} has maps of one pixel, whose batch norm "
             f"needs two images; {advice}, or a larger -size"
         ) from None

@@ -1,10 +1,11 @@
-"""A training step as a CUDA graph (-graphs): captured once, then replayed with one launch by the host."""
+"""A training step as a CUDA graph (-graphs): captured once a batch shape, then replayed with one launch by the host."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ def check_graphs(settings: Settings, device: torch.device, processes: int, goes_
         f"it is for CUDA devices, not for {device}; leave it out": device.type != "cuda" and not goes_on,
         f"it is for one process, not for {processes}; give -procs 1 or -graphs false": processes > 1,
         f"does not go with -compile {settings.compile}; leave one of them out": settings.compile != "off",
+        "does not go with -optimizer muon, which has the host read the rate; leave one of them out": (
+            settings.optimizer == "muon"
+        ),
         "does not go with -fused false, which has the host read the rate; leave one of them out": not settings.fused,
     }
     if settings.graphs and (reason := next((text for text, applies in reasons.items() if applies), None)):
@@ -39,20 +43,36 @@ def is_graphed(settings: Settings, device: torch.device) -> bool:
     return settings.graphs and device.type == "cuda"
 
 
-class GraphedStep:
-    """train_step of engine/loop.py, of which a graph takes over what the device does.
+def make_step(settings: Settings, device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
+    """What takes a run's training steps: train_step of engine/loop.py, or a GraphedStep in its place."""
+    return GraphedStep(device) if is_graphed(settings, device) else train_step
 
-    The first shape of a batch that has come EAGER_STEPS times is captured; batches of other shapes, like the smaller
-    one at the end of an epoch, stay eager. Dropout draws what it draws without the graph: a graph reads the seed of
-    torch's default generator, which the loop sets for every step, at each replay.
+
+@dataclass(frozen=True)
+class Captured:
+    """A step as a graph: what it reads, and what it writes at each replay."""
+
+    graph: torch.cuda.CUDAGraph
+    images: Tensor
+    targets: Tensor
+    loss: Tensor
+    sums: Tensor
+
+
+class GraphedStep:
+    """train_step of engine/loop.py, of which graphs take over what the device does, one for each shape of a batch.
+
+    A shape is captured once it has come EAGER_STEPS times. Dropout draws what it draws without a graph: a graph reads
+    the seed of torch's default generator, which the loop sets for every step, at each replay.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)  # of the eager steps and of the capture, which finds what they set up
-        self.rate = torch.zeros((), device=device)  # the learning rate; a number would be captured as it is
+        self.rate = torch.zeros((), device=device)  # of all groups; a number would be captured as it is
         self.seen: Counter[torch.Size] = Counter()
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.images = self.targets = self.loss = self.sums = None
+        self.captured: dict[torch.Size, Captured] = {}
+        # What a step leaves behind lies outside, or is read before the next: graphs can work in the same memory.
+        self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(
         self,
@@ -66,32 +86,33 @@ class GraphedStep:
     ) -> tuple[Tensor, Tensor]:
         """As train_step. Raises ValueError where something in the step cannot be captured."""
         self.seen[images.shape] += 1
-        if self.graph is None and self.seen[images.shape] > EAGER_STEPS:
-            self.images, self.targets = torch.empty_like(images), torch.empty_like(targets)
-            self._capture(state, task, precision, clip, share)
-        if self.graph is None or images.shape != self.images.shape:
+        if self.seen[images.shape] <= EAGER_STEPS:
             with self._on_stream():
                 return train_step(state, images, targets, task, precision, clip, share)
-        self.images.copy_(images)
-        self.targets.copy_(targets)
+        if images.shape not in self.captured:
+            own = torch.empty_like(images), torch.empty_like(targets)
+            self.captured[images.shape] = self._capture(state, *own, task, precision, clip, share)
+        captured = self.captured[images.shape]
+        captured.images.copy_(images)
+        captured.targets.copy_(targets)
         self.rate.fill_(state.optimizer.param_groups[0]["lr"])
-        self.graph.replay()
+        captured.graph.replay()
         state.schedule.step()
         if state.averaged is not None:
             state.averaged.steps += 1
-        return self.loss.clone(), self.sums.clone()  # the next replay writes over them
+        return captured.loss.clone(), captured.sums.clone()  # the next replay writes over them
 
-    def _capture(self, state: TrainState, task: Task, precision: Precision, clip: float, share: Share | None) -> None:
-        """Captures a step on self.images and self.targets. The device does nothing yet, and no number changes."""
+    def _capture(self, state: TrainState, images: Tensor, targets: Tensor, *how) -> Captured:
+        """A step on these tensors; how: as train_step takes it. The device does nothing yet, and no number changes."""
         graph = torch.cuda.CUDAGraph()
         steps = 0 if state.averaged is None else state.averaged.steps
         try:
             # thread_local: other threads, which may be fetching the next images, go on as they are
             with (
                 _captured_rate(state.optimizer, self.rate),
-                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+                torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"),
             ):
-                found = compute_step(state, self.images, self.targets, task, precision, clip, share)
+                found = compute_step(state, images, targets, *how)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -99,7 +120,7 @@ class GraphedStep:
             raise ValueError(f"-graphs: a step cannot be captured ({reason[:99]}); give -graphs false") from None
         if state.averaged is not None:
             state.averaged.steps = steps
-        self.graph, (self.loss, self.sums) = graph, found
+        return Captured(graph, images, targets, *found)
 
     @contextlib.contextmanager
     def _on_stream(self) -> Iterator[None]:

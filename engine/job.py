@@ -19,11 +19,12 @@ from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.fingerprint import fingerprint
 from datasets.loaders import make_batches
 from engine import checkpoint
-from engine.checks import check_run, check_single_images
+from engine.checks import check_run, check_single_images, check_sizes, prepare_network
 from engine.device import Precision, keep_freed_memory, to_device
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
 from engine.graphs import is_graphed
+from engine.muon import adamw_rate
 from engine.process_count import describe_processes
 from engine.tasks import TASKS, Task
 from engine.trained import how_made, streaming, to_content, view_of_data
@@ -88,6 +89,8 @@ def describe_job(job: Job, folders: Folders) -> str:
     batch = f"batch {settings.batch_size}"
     if largest < settings.batch_size:
         batch = f"batch {largest} (all training images, which -b {settings.batch_size} exceeds)"
+    beside = f" and adamw at {adamw_rate(settings):g}" if settings.optimizer == "muon" else ""
+    sizes = f", images of {' '.join(map(str, settings.sizes))} pixels in turn" if settings.sizes else ""
     average, steps = "", settings.epochs * len(job.training)
     if (share := settings.ema ** (steps - 1)) > 0.5 and steps > 1:
         better = 1 - float(f"{1 - 0.01 ** (1 / (steps - 1)):.2g}")
@@ -100,7 +103,7 @@ def describe_job(job: Job, folders: Folders) -> str:
         f"{gates}\n"
         f"{settings.dataset}: {len(job.training.index):,} training, {splits} images, {job.task.targets()}\n"
         f"recipe {settings.recipe}: {settings.epochs} epochs of {len(job.training):,} steps, "
-        f"{batch}, {settings.optimizer} at {settings.lr:g}, seed {settings.seed}\n"
+        f"{batch}, {settings.optimizer} at {settings.lr:g}{beside}, seed {settings.seed}{sizes}\n"
         f"on {job.precision.device}{several}, in {str(job.precision.dtype).removeprefix('torch.')}{how}; "
         f"the best epoch is chosen on the {chosen_on}"
         f"{average}\n"
@@ -131,6 +134,8 @@ def make_job(
     settings = matched(settings, view)
     made = how_made(settings, view)
     network = made.network()
+    prepare_network(network, settings)
+    check_sizes(network, made, settings)
     if start is not None:
         load_pretrained(network, start, weights, made, view.classes)
     macs = mac_count(network, view.channels, view.side)

@@ -13,11 +13,11 @@ from engine import checkpoint
 from engine.about_weights import about_weights
 from engine.device import determinism
 from engine.folders import Folders
-from engine.graphs import GraphedStep, is_graphed
+from engine.graphs import make_step
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
 from engine.logs import NoLog, RunLog, only_a_warning
-from engine.loop import NotFinite, evaluate, predict, train_epoch, train_step
+from engine.loop import NotFinite, evaluate, predict, train_epoch
 from engine.progress import Clock, progress_bar
 from engine.result import describe_result, make_result, split_metrics, to_json
 from engine.schema import RunContent
@@ -38,8 +38,7 @@ class Run:
         self.interruption = Interruption(self.processes.largest)
         self.log: RunLog | NoLog = NoLog()
         self.saved_at = time.monotonic()
-        device = job.precision.device
-        self.step = GraphedStep(device) if is_graphed(self.settings, device) else train_step
+        self.step = make_step(self.settings, job.precision.device)
 
     def finish(self) -> dict:
         """Trains what is left of the run; returns its result.

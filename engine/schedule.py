@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from conf import Settings
+from engine.muon import MuonWithAdamW, adamw_rate, pointwise_weights
 
 
 def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) -> float:
@@ -34,12 +35,27 @@ def learning_rate_factor(step: int, steps_per_epoch: int, settings: Settings) ->
 
 
 def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW. All parameters have the same weight decay, as in the original, biases and batch norms too."""
+    """SGD, Adam, AdamW, or Muon with AdamW (engine/muon.py).
+
+    All parameters have the same weight decay, as in the original, biases and batch norms too; without -decay-norms
+    these, which are the vectors, are a group of their own without decay.
+    """
     common = dict(lr=settings.lr, weight_decay=settings.weight_decay, fused=settings.fused or None)
+    matrices = pointwise_weights(network) if settings.optimizer == "muon" else []
+    taken = set(matrices)
+    others = [parameter for parameter in network.parameters() if parameter not in taken]
+    groups = [{"params": others}]
+    if not settings.decay_norms:
+        groups = [
+            {"params": [parameter for parameter in others if parameter.ndim > 1]},
+            {"params": [parameter for parameter in others if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+    if settings.optimizer == "muon":
+        return MuonWithAdamW(matrices, groups, adamw_lr=adamw_rate(settings), **common)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **common)
+        return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return kind(network.parameters(), **common)
+    return kind(groups, **common)
 
 
 def make_schedule(

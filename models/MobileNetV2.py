@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from models.expansions import expanded_width, make_expansion
 from models.layers import ConvBatchNorm, GlobalAveragePool, scaled
 from models.parts import Parts
 from models.registry import register
@@ -37,26 +38,19 @@ MOBILENET_V2 = Parts(shortcut="conv", activates_copies=False)
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise, 1x1 projection; at stride 1 the input, or what shortcut makes of it, is added.
+    """Expansion, 3x3 depthwise, 1x1 projection; at stride 1 the input, or what shortcut makes of it, is added.
 
-    activation_before: whether a ReLU stands between the expansion and the depthwise convolution.
+    parts: what the expansion and the shortcut are, and whether a ReLU stands before the depthwise convolution
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        expansion: int,
-        shortcut: str = "conv",
-        activation_before: bool = True,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, parts: Parts) -> None:
         super().__init__()
-        expanded = in_channels * expansion
-        self.expand = ConvBatchNorm(in_channels, expanded, act="RE" if activation_before else "")
+        form, act = parts.expansion, "RE" if parts.activates_expanded else ""
+        expanded = expanded_width(form, in_channels, in_channels * expansion)
+        self.expand = make_expansion(form, in_channels, expanded, act, always=form == "conv")
         self.depthwise = ConvBatchNorm(expanded, expanded, 3, stride, groups=expanded, act="RE")
         self.project = ConvBatchNorm(expanded, out_channels)
-        self.shortcut = make_shortcut(shortcut, in_channels, out_channels) if stride == 1 else None
+        self.shortcut = make_shortcut(parts.shortcut, in_channels, out_channels) if stride == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.expand(x)))
@@ -94,13 +88,14 @@ def make_block(
     in_channels: int, out_channels: int, stride: int, expansion: int, parts: Parts, literal: bool
 ) -> nn.Module:
     """A block of STAGES: with Reuse it is Reuse, 3x3 depthwise, ReLU, 1x1 projection, shortcut."""
-    if parts.expansion == "conv":
-        return InvertedResidual(in_channels, out_channels, stride, expansion, parts.shortcut, parts.activates_expanded)
+    if parts.expansion != "reuse":
+        return InvertedResidual(in_channels, out_channels, stride, expansion, parts)
+    times = parts.reuse_times if expansion > 1 else 1
     return ReuseInvertedResidual(
         in_channels,
         out_channels,
-        times=parts.reuse_times if expansion > 1 else 1,
-        kernel_size=3,
+        times,
+        kernel_size=parts.kernel_sizes(times, 3),
         stride=stride,
         pre_act=nn.ReLU() if parts.activates_expanded else nn.Identity(),
         act=nn.ReLU(inplace=True),

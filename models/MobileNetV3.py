@@ -17,6 +17,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from models.expansions import expanded_width, make_expansion
 from models.layers import (
     ACTIVATIONS,
     ConvBatchNorm,
@@ -66,7 +67,6 @@ SMALL = (
     (5, 576, 96, True, "HS", 1),
 )
 
-
 LAST, LAST_SMALL = (960, 1280), (576, 1024)  # channels of the head's 1x1 convolutions
 HEAD_TIMES = (6, 2)  # Reuse before and after the head's pooling
 GATES = {"hardsigmoid": nn.Hardsigmoid, "none": nn.Identity}
@@ -93,10 +93,10 @@ class Shape:
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion (left out where it would not widen), depthwise, squeeze-excite, activation, 1x1 projection.
+    """Expansion (left out where it would not widen), depthwise, squeeze-excite, activation, 1x1 projection.
 
-    se                 se(expanded) makes the squeeze-excite; None for none
-    activation_before  whether the activation stands after the expansion too
+    se     se(expanded) makes the squeeze-excite; None for none
+    parts  what the expansion is, and whether the activation stands after it too
     """
 
     def __init__(
@@ -108,11 +108,12 @@ class InvertedResidual(nn.Module):
         se: Callable[..., nn.Module] | None,
         act: str,
         stride: int,
-        activation_before: bool = True,
+        parts: Parts,
     ) -> None:
         super().__init__()
-        before = act if activation_before else ""
-        self.expand = nn.Identity() if expanded == in_channels else ConvBatchNorm(in_channels, expanded, act=before)
+        expanded = expanded_width(parts.expansion, in_channels, expanded)
+        before = act if parts.activates_expanded else ""
+        self.expand = make_expansion(parts.expansion, in_channels, expanded, before)
         self.depthwise = ConvBatchNorm(expanded, expanded, kernel_size, stride, groups=expanded)
         self.se = nn.Identity() if se is None else se(expanded)
         self.activation = activation(act)
@@ -146,15 +147,14 @@ def make_block(
     """
     kernel_size, expanded, out_channels, has_se, act, _ = row
     se = make_se(parts, shape.reduction) if has_se else None
-    if parts.expansion == "conv":
-        before = parts.activates_expanded
-        return InvertedResidual(in_channels, kernel_size, expanded, out_channels, se, act, stride, before)
+    if parts.expansion != "reuse":
+        return InvertedResidual(in_channels, kernel_size, expanded, out_channels, se, act, stride, parts)
     activates = times > 1 and parts.activates_expanded
     return ReuseInvertedResidual(
         in_channels,
         out_channels,
         times,
-        kernel_size,
+        parts.kernel_sizes(times, kernel_size),
         stride,
         pre_act=ACTIVATIONS[act]() if activates else nn.Identity(),  # not in place: the residual reads its input
         act=activation(act),

@@ -1,7 +1,8 @@
 """A trained network as an equal one for inference: batch norms folded, copies' weights added, dropout gone.
 
 A layer that has another form for inference says so with fold(), which returns it (models/reuse.py,
-models/reuse_block.py); fold() here walks a network, of this project or another, and calls them.
+models/reuse_block.py); fold() here walks a network, of this project or another, and calls them. One that is several
+convolutions says with fused_with() how it takes a batch norm in (models/mixed_depthwise.py).
 Layers that feed one another are found in nn.Sequential, nested ones included: every network here keeps its
 convolutions and batch norms in them. A batch norm elsewhere would stay as it is, and nothing would be lost.
 """
@@ -134,6 +135,8 @@ def fold_into_previous(chain: list[Place]) -> None:
                 before.layer = fuse_conv_bn_eval(before.layer, place.layer)
             elif isinstance(before.layer, nn.Linear):
                 before.layer = fuse_linear_bn_eval(before.layer, place.layer)
+            elif hasattr(before.layer, "fused_with"):
+                before.layer = before.layer.fused_with(place.layer)
             else:
                 continue
             place.layer = nn.Identity()

@@ -49,7 +49,7 @@ class ConvBatchNorm(nn.Sequential):
         stride: int = 1,
         groups: int = 1,
         act: str = "",
-        convolution: nn.Conv2d | None = None,
+        convolution: nn.Module | None = None,
     ) -> None:
         if convolution is None:
             convolution = nn.Conv2d(

@@ -53,7 +53,9 @@ def _reordered(state_dict: dict[str, Tensor], network: nn.Module, move: Move) ->
         if order is None:
             continue
         for name, dim in block.widened_tensors().items():
-            key = f"{prefix}.{name}"
+            key = f"{prefix}.{name}" if prefix else name
             if key in result:
-                result[key] = move(result[key], dim, order.to(result[key].device))
+                # of some copies only, where these have a kernel of their own; every copy is in the first one's order
+                own = order[: result[key].shape[dim]]
+                result[key] = move(result[key], dim, own.to(result[key].device))
     return result

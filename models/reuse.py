@@ -71,6 +71,7 @@ class ReuseSqueezeExcite(nn.Module):
     reduction  r
     gate       makes the function of the gates; by default there is none, as in cheapV3, and they are unbounded
     order      permutation from the literal form's channels to this form's; None where they agree (no shuffle)
+    Raises ValueError where channels are no multiple of reduction.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class ReuseSqueezeExcite(nn.Module):
         order: Tensor | None = None,
     ) -> None:
         super().__init__()
+        if channels % reduction:
+            raise ValueError(f"se reuse: {channels} channels cannot be {reduction} copies of fewer; give se conv")
         self.reduce = nn.Linear(channels, channels // reduction, bias=False)
         self.relu = nn.ReLU(inplace=True)
         self.gate = gate()

@@ -17,6 +17,7 @@ from models import fast_path, ops
 from models.fold import fold_batch_norms
 from models.layers import ConvBatchNorm, global_average
 from models.literal import literal_channels
+from models.mixed_depthwise import make_depthwise
 from models.reuse import Reuse, ReuseDepthwise, ReuseSqueezeExcite
 
 
@@ -25,6 +26,7 @@ class ReuseInvertedResidual(nn.Module):
 
     N x in_channels x H x W -> N x out_channels x H' x W'. The widened map has E = times * in_channels channels.
 
+    kernel_size  of the depthwise convolution; a sequence has one for each copy
     pre_act   the activation between Reuse and the depthwise convolution; elementwise, and not in place where the
               shortcut reads the block's input; nn.Identity() for none
     act       the activation after the depthwise convolution and squeeze-excite
@@ -41,7 +43,7 @@ class ReuseInvertedResidual(nn.Module):
         in_channels: int,
         out_channels: int,
         times: int,
-        kernel_size: int,
+        kernel_size: int | Sequence[int],
         stride: int,
         pre_act: nn.Module,
         act: nn.Module,
@@ -54,12 +56,13 @@ class ReuseInvertedResidual(nn.Module):
         super().__init__()
         expanded = in_channels * times
         order = literal_channels(in_channels, times, groups) if groups > 1 else None
-        convolution = None if literal else ReuseDepthwise(in_channels, times, kernel_size, stride)
+        kernel_sizes = [kernel_size] * times if isinstance(kernel_size, int) else kernel_size
+        if len(kernel_sizes) != times:
+            raise ValueError(f"{len(kernel_sizes)} kernel sizes for {times} copies: give one for each")
         self.reuse = Reuse(times, groups) if literal and times > 1 else nn.Identity()
         self.pre_act = pre_act
-        self.depthwise = ConvBatchNorm(
-            expanded, expanded, kernel_size, stride, groups=expanded, convolution=convolution
-        )
+        convolution = make_depthwise(in_channels, kernel_sizes, stride, literal)
+        self.depthwise = ConvBatchNorm(expanded, expanded, convolution=convolution)
         self.se = nn.Identity() if se is None else se(expanded, order=None if literal else order)
         self.act = act
         self.project = ConvBatchNorm(expanded, out_channels)
@@ -95,8 +98,8 @@ class ReuseInvertedResidual(nn.Module):
     def fold(self) -> nn.Module:
         """An equal block for inference, with its batch norms folded; the block itself is left as it was.
 
-        Where something else than batch norms follows the convolutions, or nothing is widened, the block stays in its
-        form.
+        Where something else than batch norms follows the convolutions, nothing is widened, or the copies' kernels are
+        of different sizes, the block stays in its form.
         """
         block = copy.deepcopy(self).eval()
         for chain in (block.depthwise, block.project):

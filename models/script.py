@@ -26,14 +26,14 @@ from models.summary import describe, layer_table, mac_count, parameter_count
 from utils import OneLineParser, parse_bool
 
 IN_CHANNELS, SIZE, CLASSES = 3, 32, 100  # of networks that are not meant for something else
-FLAGS = (  # word, type, default, help
+FLAGS = (  # word, type (tuple: whole numbers), default, help
     ("size", int, None, f"side of the image in pixels (default: {SIZE}, or what the network is meant for)"),
     ("classes", int, None, f"number of classes (default: {CLASSES}, or what the network is meant for)"),
     ("width", float, 1.0, "width multiplier, for the networks that have one"),
 )
 PART_FLAGS = tuple(
     (name.replace("_", "-"), kind, None, f"{' or '.join(CHOICES.get(name, ()))} (default: the network's own)".lstrip())
-    for name, kind in zip(PARTS, [str] * len(CHOICES) + [int, parse_bool], strict=True)
+    for name, kind in zip(PARTS, [str] * len(CHOICES) + [int, tuple, parse_bool], strict=True)
 )
 
 
@@ -54,8 +54,9 @@ def options(file: str, words: list[str], flags: tuple = FLAGS) -> argparse.Names
     parser.add_argument("network", nargs="?", help="one of the file's networks (default: all of them)")
     for word, kind, default, text in flags:
         text += "" if default is None else f" (default: {default:g})"
-        metavar = "N" if kind in (int, float) else word.upper()
-        parser.add_argument(f"-{word}", f"--{word}", type=kind, default=default, metavar=metavar, help=text)
+        metavar = "N" if kind in (int, float, tuple) else word.upper()
+        form = dict(type=int, nargs="+") if kind is tuple else dict(type=kind)
+        parser.add_argument(f"-{word}", f"--{word}", default=default, metavar=metavar, help=text, **form)
     parser.add_argument("-layers", "--layers", action="store_true", help="torchsummary's table of layers, not blocks")
     parser.add_argument("-literal", "--literal", action="store_true", help="the form with real concatenations")
     given = parser.parse_args(words)

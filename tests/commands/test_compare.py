@@ -80,8 +80,8 @@ def test_real_runs(tmp_path, capsys):
     pair, single, started = sorted(rows, key=lambda row: (-len(row["seeds"]), row["seeds"]))
     assert (pair["seeds"], pair["epochs"], single["seeds"]) == ("1 2", "1", "1")
     assert started["seeds"] == "3" and f"-weights {start}" in started["changed"]
-    assert "-size 8 -b 256 -lr 0.01 -warm 0" in pair["changed"] and "-flip True" not in pair["changed"]
-    assert "-val 0.1" in single["changed"] and "-flip True" in single["changed"]
+    assert "-size 8 -b 256 -lr 0.01 -warm 0" in pair["changed"] and "-flip random" not in pair["changed"]
+    assert "-val 0.1" in single["changed"] and "-flip random" in single["changed"]
     for key in ("train loss", "test loss", "test top-1 error", "best test top-1 error", "seconds"):
         assert float(pair[key]) == pytest.approx(statistics.mean((one[key], two[key]))), key
         assert float(pair[f"{key} std"]) == pytest.approx(statistics.stdev((one[key], two[key]))), key
@@ -120,6 +120,7 @@ def test_the_markdown_table(tmp_path, capsys):
         dict(val=0.1),
         dict(rotation=0.0),
         dict(sync_bn=True),
+        dict(reuse_kernels=[3, 3, 5, 5, 7, 7]),
     ],
     ids=str,
 )

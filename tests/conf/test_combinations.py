@@ -26,6 +26,8 @@ def chosen(words: str):
         ("schedule=step", "-milestones, and there are none", "schedule=constant"),
         ("gamma=0.5", "no milestones at which it counts", "schedule=step milestones=4"),
         ("momentum=0.8", "adamw has none", "optimizer=sgd"),
+        ("adamw_lr=0.1", "rate beside muon's", "optimizer=muon"),
+        ("decay_norms=false weight_decay=0", "nothing is decayed", "weight_decay=0.1"),
         ("patience=9", "never stops a run of 10 epochs", "patience=8"),
         ("patience=1 epochs=2", "give at most 0", "patience=0"),
         ("accumulate=17", "-b 32 has 16 parts", "accumulate=16"),

@@ -9,7 +9,7 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from conf import FIELDS, convert, is_list, option, value_type
+from conf import FIELDS, Settings, convert, is_list, option, value_type
 from conf.resolve import FOLDER, KEYS, NETWORK_RECIPES, read_recipe, settings
 from engine.schedule import learning_rate_factor, make_optimizer, make_schedule
 
@@ -36,7 +36,7 @@ def test_original_recipe_is_the_published_one():
     """Against the schedule written out: epochs counted from 1, x0.2 from epochs 60, 120 and 160."""
     chosen = original()
     assert (chosen.epochs, chosen.batch_size, chosen.momentum, chosen.nesterov) == (300, 128, 0.9, False)
-    assert (chosen.weight_decay, chosen.crop, chosen.flip, chosen.rotation) == (5e-4, 4, True, 15.0)
+    assert (chosen.weight_decay, chosen.crop, chosen.flip, chosen.rotation) == (5e-4, 4, "random", 15.0)
     seen = rates(chosen, 10)
     for step, rate in enumerate(seen):
         epoch = step // 10 + 1
@@ -48,7 +48,7 @@ def test_imagenet_recipe():
     """150 epochs in batches of 256, from 0.05 to 0 along a cosine, the first step at the full rate."""
     chosen = settings({"net": "cheapV3", "recipe": "imagenet"})
     assert (chosen.epochs, chosen.batch_size, chosen.momentum, chosen.weight_decay) == (150, 256, 0.9, 4e-5)
-    assert (chosen.random_resized_crop, chosen.flip, chosen.crop, chosen.rotation) == (0.08, True, 0, 0.0)
+    assert (chosen.random_resized_crop, chosen.flip, chosen.crop, chosen.rotation) == (0.08, "random", 0, 0.0)
     for step, rate in enumerate(rates(chosen, 2)):
         assert rate == pytest.approx(0.025 * (1 + math.cos(math.pi * step / 300)))
 
@@ -96,7 +96,7 @@ def test_every_recipe_is_whole(path):
         found = getattr(chosen, key)
         if key == "least_warm_steps":
             value = 0  # it is for shorter runs
-        assert list(found) == value if isinstance(value, list) else found == value
+        assert found == convert(key, value)
 
 
 def test_networks_with_recipes_of_their_own():
@@ -106,7 +106,7 @@ def test_networks_with_recipes_of_their_own():
         assert (chosen.optimizer, chosen.lr, chosen.batch_size, chosen.epochs) == ("adam", 1e-2, 1000, 50)
         chosen = settings({"net": "digits_baseline", "dataset": dataset})
         assert (chosen.optimizer, chosen.lr, chosen.epochs) == ("adam", 1e-3, 20)
-        assert (chosen.crop, chosen.flip, chosen.rotation) == (0, False, 0)
+        assert (chosen.crop, chosen.flip, chosen.rotation) == (0, "off", 0)
         assert settings({"net": "EffNet", "dataset": dataset}).recipe == "mnist"
         assert settings({"net": "EffNet_digits", "dataset": dataset, "recipe": "mnist"}).recipe == "mnist"
     for net in ("EffNet_digits", "digits_baseline"):
@@ -115,7 +115,7 @@ def test_networks_with_recipes_of_their_own():
         chosen = settings({"net": net, "dataset": "driving"})
         assert (chosen.optimizer, chosen.lr, chosen.batch_size, chosen.epochs) == ("adam", 1e-3, 128, 21)
         assert (chosen.steps, chosen.correction, chosen.brightness, chosen.zero_drop) == (128, 0.25, 0.1, 0.8)
-        assert chosen.flip and not chosen.warm and chosen.schedule == "constant"
+        assert chosen.flip == "random" and not chosen.warm and chosen.schedule == "constant"
 
 
 def test_every_recipe_of_a_network_exists():
@@ -128,7 +128,13 @@ def test_every_recipe_of_a_network_exists():
 
 def test_command_line_overrides_the_recipe():
     chosen = original(lr=0.2, batch_size=64, flip=False)
-    assert (chosen.lr, chosen.batch_size, chosen.flip, chosen.momentum) == (0.2, 64, False, 0.9)
+    assert (chosen.lr, chosen.batch_size, chosen.flip, chosen.momentum) == (0.2, 64, "off", 0.9)
+
+
+@pytest.mark.parametrize(("given", "flip"), [(True, "random"), (False, "off"), ("alternating", "alternating")])
+def test_flip_of_older_settings_is_true_or_false(given, flip):
+    assert original(flip=given).flip == flip
+    assert Settings(**vars(original()) | {"flip": given}).flip == flip
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path):
@@ -145,7 +151,7 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
         ("epoch: 3", "unknown knob 'epoch'; did you mean epochs"),
         ("epochs: many", "epochs many: must be a whole number"),
         ("epochs: 3.5", "must be a whole number"),
-        ("flip: 1", "must be true or false"),
+        ("nesterov: 1", "must be true or false"),
         ("lr: .nan", "finite"),
         ("lr: -1", "at least 0"),
         ("milestones: 60", "must be a list"),

@@ -20,7 +20,10 @@ def without_column(content: dict) -> None:
 
 
 CHANGES = {
-    "moment of another shape": (lambda c: of_optimizer(c, "exp_avg", torch.zeros(2)), "has a exp_avg of [2]"),
+    "moment of another shape": (
+        lambda c: of_optimizer(c, "exp_avg", torch.zeros(2)),
+        "has a exp_avg of [2], and not of [",
+    ),
     "moments of sgd": (lambda c: of_optimizer(c, "momentum_buffer", torch.zeros(2)), "than adamw does"),
     "steps counted anew": (lambda c: of_optimizer(c, "step", torch.zeros(())), "another number of steps than 63"),
     "a parameter less": (lambda c: c["optimizer"]["state"].pop(0), "and the network has 38"),

@@ -20,6 +20,7 @@ def chosen(**more: object):
         (CUDA, 2, {}, "-procs 1"),
         (CUDA, 1, {"compile": "default"}, "-compile default"),
         (CUDA, 1, {"fused": False}, "-fused false"),
+        (CUDA, 1, {"optimizer": "muon"}, "-optimizer muon"),
     ],
 )
 def test_what_graphs_do_not_go_with(device, processes, more, named):

@@ -71,6 +71,7 @@ LEFT_TO_MODULES = {
     "GELU after": (partial(block, nn.Hardswish, nn.GELU), None),
     "a subclass": (partial(block, Sigmoid6, nn.ReLU), None),
     "7x7": (partial(block, kernel=7), None),
+    "kernels of several sizes": (partial(block, kernel=(3, 3, 5, 5, 3, 3)), None),
     "other squeeze-excite": (partial(block, se=lambda channels, order: nn.Conv2d(channels, channels, 1)), None),
     "momentum None": (block, with_norm(momentum=None)),
     "no running statistics": (block, with_norm(track_running_stats=False)),
