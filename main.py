@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf import FIELDS, TOLD, Settings, convert, is_list, option, replaceable, value_type
+from commands.asked import ASIDES, COMMANDS, check_commands
+from conf import FIELDS, Settings, convert, is_list, option, value_type
 from conf.knobs import MISSING, RECIPE_GROUPS
 from engine.streams import lost_output, safe_streams
 from utils import OneLineParser, parse_bool, parse_bool_or_word, parse_gpu, printable
@@ -21,15 +22,6 @@ GROUPS = {
     "machine": "machine",
     "training": "training: the recipe's knobs",
     "augmentation": "augmentation: the recipe's knobs",
-}
-# The commands that run instead of a new training run, each with the settings that are its own arguments.
-COMMANDS = {
-    "resume": ("out", "dataset"),
-    "test": ("weights", *TOLD),
-    "export": ("weights", *TOLD),
-    "predict": ("weights", *TOLD),
-    "compare": ("out",),
-    "reproduce": ("out", "data"),
 }
 ROWS = "results/rows.yaml"
 
@@ -60,8 +52,15 @@ def add_commands(group) -> None:
     def add(name: str, help: str, **options: object) -> None:
         group.add_argument(*option_strings(name), help=help, **options)
 
+    switch = dict(nargs="?", const=True, type=parse_bool, metavar="true|false")
     add("test", "evaluate -weights on the test set", action="store_true")
-    add("export", "write -weights, folded, as an ONNX file beside them", choices=("onnx",))
+    add("tta", "with -test: also each image together with its mirror image (default: False)", **switch)
+    add(
+        "export",
+        "write -weights, folded, as an ONNX file beside them; or those of a finished run as weights/NAME.safetensors",
+        choices=("onnx", "weights"),
+    )
+    add("half", "with -export weights: most of them as float16 (default: False)", **switch)
     add("predict", "what -weights see in images, folders or animations", nargs="+", metavar="IMAGE")
     add("compare", "every finished run under -out as a table and a plot", action="store_true")
     add(
@@ -103,7 +102,7 @@ def run(argv: list[str]) -> int:
     Raises ValueError for the user's mistakes, and where memory has run out.
     """
     given = vars(make_parser().parse_args(argv))
-    asked = {name: given.pop(name) for name in ("dry", "jobs", "seeds", *COMMANDS) if name in given}
+    asked = {name: given.pop(name) for name in ("dry", "seeds", *ASIDES, *COMMANDS) if name in given}
     check_commands(asked, given)
     given = {name: convert(name, value) for name, value in given.items()}
     try:
@@ -123,7 +122,12 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's own log of connections is stack traces
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
 
-    if "export" in asked:
+    if asked.get("export") == "weights":
+        from commands import publish
+
+        named = given.get("name", FIELDS["name"].default)
+        publish.publish(Path(given["weights"]), Path(given.get("out", ".")), named, asked.get("half", False))
+    elif "export" in asked:
         from commands import export
 
         export.export(Path(given.pop("weights")), given)
@@ -138,7 +142,7 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
     elif "test" in asked:
         from commands import evaluate
 
-        evaluate.evaluate(Path(given.pop("weights")), given)
+        evaluate.evaluate(Path(given.pop("weights")), given, asked.get("tta", False))
     elif "reproduce" in asked:
         from commands import reproduce
 
@@ -182,30 +186,6 @@ def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], o
         return launch(processes, argv)
     work()
     return 0
-
-
-def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
-    """Raises ValueError for options that contradict each other, or that a command cannot do without."""
-    names = [name for name in (*COMMANDS, "dry", "seeds") if name in asked]
-    if len(names) > 1:
-        raise ValueError(f"-{names[0]}: contradicts -{names[1]}; give one, then the other")
-    for name in ("resume", "compare"):
-        if name in asked and "weights" in given:
-            raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
-    for name in ("test", "export", "predict"):
-        if name in asked and "weights" not in given:
-            raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run or weights alone")
-    command = next((name for name in COMMANDS if name in asked), None)
-    if "jobs" in asked and (command != "reproduce" or asked["jobs"] < 0):
-        raise ValueError(f"-jobs {asked['jobs']}: goes with -reproduce and is 0 or more")
-    if command is not None:
-        machine = replaceable(training=command == "resume") if command != "reproduce" else ()
-        source = "its rows" if command == "reproduce" else "the checkpoint"
-        for name in given:
-            if name not in (*COMMANDS[command], *machine):
-                raise ValueError(f"{option(name)}: contradicts -{command}, which takes it from {source}; leave it out")
-    elif "net" not in given and "recipe" not in given:
-        raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
 
 
 def mistake(message: object) -> int:

@@ -16,7 +16,7 @@ from conf import Settings
 from conf.resolve import saved_settings
 from datasets.fingerprint import differences
 from engine import checkpoint
-from engine.agreement import check_state
+from engine.agreement import check_state, complete
 from engine.distributed import Processes, process_group
 from engine.folders import SETTINGS, Folders, begun_run, newest_run
 from engine.job import Job, make_job
@@ -24,10 +24,11 @@ from engine.machines import check_same, own_overrides
 from engine.places import Places
 from engine.process_count import wanted_processes
 from engine.rendezvous import restarts
-from engine.run import LAST, Run
+from engine.run import LAST, WEIGHTS, Run
 from engine.run_lock import RunLock
 from engine.schema import RunContent
 from engine.state import TrainState
+from models import weight_file
 from utils import sweep
 
 
@@ -112,9 +113,9 @@ def continue_run(place: Path, overrides: dict[str, object], processes: Processes
 
 
 def set_later_aside(folder: Path, epoch: int) -> None:
-    """Keeps what a run left after an epoch to which it goes back: the later checkpoints, and result.json, in later/."""
+    """Keeps what a run left after an epoch to which it goes back, in later/: checkpoints, and what its end wrote."""
     later = [path for path in checkpoint.by_epoch(folder.glob("*.pth")) if checkpoint.epoch_of(path) > epoch]
-    later += [path for path in (folder / LAST, folder / "result.json") if path.exists()]
+    later += [path for path in (folder / LAST, folder / WEIGHTS, folder / "result.json") if path.exists()]
     if later:
         (folder / "later").mkdir(exist_ok=True)
         print(f"what the run saved after epoch {epoch} is kept in {folder / 'later'}")
@@ -138,6 +139,8 @@ def saved_processes(run: str, out: Path, overrides: dict[str, object]) -> int:
 
 def load_checkpoint(place: Path) -> tuple[Path, RunContent]:
     """The path and the content of a checkpoint: of the file at place, or the newest whole one in that folder."""
+    if place.suffix == weight_file.SUFFIX:
+        raise ValueError(f"-resume {place}: holds weights without their optimizer; give the {LAST} beside it")
     if place.is_file() or (place.suffix == ".pth" and not place.is_dir()):
         return place, checkpoint.load_run(place, RunContent)
     return checkpoint.load_newest(place)
@@ -153,6 +156,7 @@ def job_to_resume(path: Path, content: RunContent, overrides: dict[str, object],
     with places.told(settings):
         job = make_job(settings, None, processes, goes_on=True)
     check_data(content, job, path)
+    complete(content, job)
     check_state(content, job, path)
     return job
 

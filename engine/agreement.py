@@ -33,6 +33,24 @@ def check_state(content: RunContent, job: Job, path: Path) -> None:
             raise ValueError(f"{path}: {fault}; take another checkpoint")
 
 
+def complete(content: RunContent, job: Job) -> None:
+    """Adds to the figures in content what older versions did not count, so that a run of theirs goes on.
+
+    Of the finished epochs it is not known: it is nan there. Nothing that this version has saved is changed.
+    """
+    task = job.task
+    content["sums"] = task.completed(content["sums"])
+    for row in content["history"]:
+        for metric in task.table:
+            for split in _splits(job, metric.of_evaluations) if metric.later else ():
+                row.setdefault(f"{split} {metric.key}", math.nan)
+
+
+def _splits(job: Job, of_evaluations: bool) -> list[str]:
+    """The splits in the names of the history's columns."""
+    return [*([] if of_evaluations else ["train"]), *map(str.lower, job.evaluations)]
+
+
 def _of_moments(content: RunContent, job: Job) -> Iterator[str]:
     """Faults of what the optimizer keeps for each parameter: the names, the shapes and the counts."""
     state, own = content["optimizer"]["state"], _after_a_step(job)
@@ -83,11 +101,11 @@ def _of_figures(content: RunContent, job: Job) -> Iterator[str]:
     epoch, batch, step, length = (content[key] for key in ("epoch", "batch", "step", "steps_per_epoch"))
     if batch > length or step != epoch * length + batch:
         yield f"its 'step' is {step}, where {epoch} epochs of {length} steps and {batch} are behind it"
-    keys = {metric.key for metric in job.task.table}
     if content.get("task", job.task.name) != job.task.name:
         yield f"its 'task' is {content['task']}, and {job.settings.dataset} is for {job.task.name}"
     wanted = {"step", "lr", "images per second", "seconds"}
-    wanted |= {f"{split} {key}" for split in ("train", *map(str.lower, job.evaluations)) for key in keys}
+    for metric in job.task.table:
+        wanted |= {f"{split} {metric.key}" for split in _splits(job, metric.of_evaluations)}
     if content["history"] and (lacking := sorted(wanted - set(content["history"][0]))):
         yield f"its 'history' has no {lacking[0]!r}"
     if sums := content["sums"]:

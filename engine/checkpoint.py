@@ -21,7 +21,7 @@ import torch
 
 from engine.memory import is_out_of_memory
 from engine.schema import LaterContent, RunContent, TrainedContent, check, check_agreement
-from models import registry
+from models import registry, weight_file
 from utils import write_atomically
 
 _MARK = b"sha256:"
@@ -45,7 +45,7 @@ def save(path: Path, content: dict) -> None:
 
 
 def load(path: Path) -> dict:
-    """The content of a checkpoint, on the CPU.
+    """The content of a checkpoint, on the CPU; of a file of models/weight_file.py, what it holds of one.
 
     A file without a checksum is taken as a file of weights by torch.save, as other projects write them.
     Raises ValueError for a file that is missing, damaged, or holds more than tensors and plain values, for a checkpoint
@@ -57,6 +57,8 @@ def load(path: Path) -> dict:
             other = "a pipe or a device, not a file" if path.exists() else "no such file"
             kind = "a folder" if path.is_dir() else other
             raise ValueError(f"{path}: cannot be read ({kind}); give the path of a .pth file")
+        if path.suffix == weight_file.SUFFIX:
+            return _of_weight_file(path)
         data = path.read_bytes()
         verified = data[-_COMMENT_LENGTH:].startswith(_MARK)
         if verified and hashlib.sha256(data[:-_COMMENT_LENGTH]).hexdigest().encode() != data[-64:]:
@@ -73,6 +75,20 @@ def load(path: Path) -> dict:
             raise ValueError(f"{path}: damaged, its checksum is gone; take another checkpoint")
         check(content, LaterContent, path)
         check_revision(content, path)
+    return content
+
+
+def _of_weight_file(path: Path) -> dict:
+    """The content of a safetensors file: of a run, as far as the file holds it, or weights by their names."""
+    state, about = weight_file.read(path)
+    if about is None:
+        return state
+    settings = about.get("settings")
+    averaged = isinstance(settings, dict) and bool(settings.get("ema"))
+    content = {**about, "network": state, "averaged": state if averaged else None}
+    check(content, TrainedContent, path)
+    check(content, LaterContent, path)
+    check_revision(content, path)
     return content
 
 

@@ -46,11 +46,18 @@ class Processes:
 
     def sum(self, numbers: list[float]) -> list[float]:
         """The sums over all processes. A process that has nothing to add gives an empty list."""
+        return [sum(column) for column in zip(*(row for row in self._lists(numbers) if row), strict=True)]
+
+    def gather(self, numbers: list[float]) -> list[float]:
+        """The numbers of all processes, in the order of their ranks."""
+        return [number for row in self._lists(numbers) for number in row]
+
+    def _lists(self, numbers: list[float]) -> list[list[float]]:
         if self.world_size == 1:
-            return numbers
+            return [numbers]
         lists: list[list[float]] = [[] for _ in range(self.world_size)]
         dist.all_gather_object(lists, numbers)
-        return [sum(column) for column in zip(*(row for row in lists if row), strict=True)]
+        return lists
 
     def largest(self, number: int) -> int:
         """The largest of the processes' numbers. They are compared on the host, so that nothing waits for a device."""

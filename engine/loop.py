@@ -1,4 +1,4 @@
-"""Trains an epoch and evaluates a network; both return the metrics as a plain dict."""
+"""Trains an epoch and evaluates a network, both with the metrics as a plain dict; predictions for all images."""
 
 from __future__ import annotations
 
@@ -188,12 +188,27 @@ def evaluate(
     """Metrics over all images of all processes' batches, in eval mode. The network's mode is restored afterwards."""
     was_training = network.training
     network.eval()
-    total = None
+    total, losses = None, []
     for images, targets in batches:
         with precision.autocast():
             logits = network(images)
         sums = task.sums(logits, targets)
         sums = sums if precision.device.type == "mps" else sums.double()
         total = sums if total is None else total + sums
+        losses.append(task.image_losses(logits, targets))  # read once, after the last batch
     network.train(was_training)
-    return task.metrics(processes.sum([] if total is None else total.tolist()))
+    metrics = task.metrics(processes.sum([] if total is None else total.tolist()))
+    return metrics | task.spread(processes.gather(torch.cat(losses).tolist() if losses else []))
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, batches: EvaluationBatches, precision: Precision, task: Task) -> tuple[Tensor, Tensor]:
+    """(task.predictions(), targets N) for all images of the batches, on the CPU; puts the network into eval mode."""
+    network.eval()
+    found, targets = [], []
+    for images, batch_targets in batches:
+        with precision.autocast():
+            outputs = network(images)
+        found.append(task.predictions(outputs).cpu())
+        targets.append(batch_targets.cpu())
+    return torch.cat(found), torch.cat(targets)

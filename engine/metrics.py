@@ -24,7 +24,10 @@ class Metric:
     unit: str = ""  # on the terminal, after the number
     factor: float = 1.0  # from the reported value to the number on the terminal
     complement: bool = False  # the reported value is 1 - the stored one: an error from an accuracy
-    baseline_of: str = ""  # the key of the metric after which it stands in brackets
+    beside: str = ""  # the key of the metric after which it stands in brackets
+    shown_with: str = ""  # the key of a metric: on the terminal it stands only where that one is above 0
+    of_evaluations: bool = False  # the training images have none
+    later: bool = False  # checkpoints of older versions have none
     of_best: bool = False  # result.json has it of the best epoch as well; the line of the last epoch shows it
     in_best_line: bool = False  # the line of the best epoch shows it
 
@@ -49,12 +52,12 @@ class MetricReport(Protocol):
     def train_tags(self, metrics: dict[str, float]) -> dict[str, float]:
         """The metrics of the training images by TensorBoard tag."""
         tags = {metric.key: metric.tag if metric.train_tag is None else metric.train_tag for metric in self.table}
-        return {tag: metrics[key] for key, tag in tags.items() if tag}
+        return {tag: metrics[key] for key, tag in tags.items() if tag and key in metrics}
 
     def describe(self, metrics: dict[str, float]) -> str:
         """The metrics of a split in one line for the terminal."""
-        reported = {metric.key: metric.report(metrics[metric.key]) for metric in self.table}
-        return "  ".join(self._texts(reported, self._no_baselines()))
+        reported = {metric.key: metric.report(metrics[metric.key]) for metric in self.table if metric.key in metrics}
+        return "  ".join(self._texts(reported, self._alone()))
 
     def result(self, last: dict[str, float], best: dict[str, float], best_epoch: dict[str, object]) -> dict:
         """What result.json says of the test set, from its metrics after the last and after the best epoch.
@@ -78,18 +81,19 @@ class MetricReport(Protocol):
     @property
     def final(self) -> tuple[str, ...]:
         """The keys of result() that TensorBoard's HParams table shows, those that the best epoch has too first."""
-        best_first = sorted(self._no_baselines(), key=lambda metric: not metric.of_best)
+        best_first = sorted(self._alone(), key=lambda metric: not metric.of_best)
         return tuple(f"test {metric.result}" for metric in best_first)
 
-    def _no_baselines(self) -> list[Metric]:
-        return [metric for metric in self.table if not metric.baseline_of]
+    def _alone(self) -> list[Metric]:
+        return [metric for metric in self.table if not metric.beside]
 
     def _of_best(self) -> list[Metric]:
         return [metric for metric in self.table if metric.of_best]
 
     def _texts(self, reported: dict[str, float], metrics: Iterable[Metric]) -> Iterator[str]:
-        """A text for each of the metrics, with its baselines in brackets where `reported`, by key, has them."""
+        """A text for each of the metrics; in brackets those beside it, where `reported`, by key, has them."""
+        shown = [each for each in self.table if not each.shown_with or reported.get(each.shown_with, 0) > 0]
         for metric in metrics:
-            baselines = [each for each in self.table if each.baseline_of == metric.key and each.key in reported]
-            inside = ", ".join(each.text(reported[each.key]) for each in baselines)
+            beside = [each for each in shown if each.beside == metric.key and each.key in reported]
+            inside = ", ".join(each.text(reported[each.key]) for each in beside)
             yield metric.text(reported[metric.key]) + (f" ({inside})" if inside else "")

@@ -9,21 +9,23 @@ import time
 
 import torch
 
-from engine import checkpoint, tasks
+from engine import checkpoint
+from engine.about_weights import about_weights
 from engine.device import determinism
 from engine.folders import Folders
 from engine.graphs import make_step
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
 from engine.logs import NoLog, RunLog, only_a_warning
-from engine.loop import NotFinite, evaluate, train_epoch
+from engine.loop import NotFinite, evaluate, predict, train_epoch
 from engine.progress import Clock, progress_bar
 from engine.result import describe_result, make_result, split_metrics, to_json
 from engine.schema import RunContent
 from engine.state import TrainState
+from models import weight_file
 from models.registry import entry
 
-LAST = "last.pth"
+LAST, WEIGHTS = "last.pth", "last.safetensors"
 REGULAR_EVERY = 10  # epochs between the checkpoints that are kept
 
 
@@ -51,7 +53,11 @@ class Run:
                 self.train()
             result = make_result(self.job, self.state)
             if self.processes.is_main:
-                checkpoint.write_atomically(self.folders.checkpoints / "result.json", to_json(result).encode())
+                place, content = self.folders.checkpoints, self.content()
+                about = about_weights(content, place / LAST, result)
+                weights = weight_file.to_bytes(checkpoint.network_weights(content), about)
+                checkpoint.write_atomically(place / WEIGHTS, weights)
+                checkpoint.write_atomically(place / "result.json", to_json(result).encode())  # last: the run is over
         except Interrupted:
             print(f"stopped in epoch {self.state.epoch + 1}, all is saved; go on with: {again}")
             raise
@@ -192,16 +198,19 @@ class Run:
         if not self.processes.is_main:
             return
         self.log.flush()
-        content: RunContent = self.state.to_checkpoint() | {
+        written = checkpoint.to_bytes(self.content())
+        for name in names:
+            checkpoint.write_atomically(self.folders.checkpoints / name, written)
+        self.saved_at = time.monotonic()
+
+    def content(self) -> RunContent:
+        """What a checkpoint of the run holds now."""
+        return self.state.to_checkpoint() | {
             "settings": dataclasses.asdict(self.settings),
             "revision": entry(self.settings.net).revision,
             "task": self.job.task.name,
             **self.job.about_data(),
         }
-        written = checkpoint.to_bytes(content)
-        for name in names:
-            checkpoint.write_atomically(self.folders.checkpoints / name, written)
-        self.saved_at = time.monotonic()
 
     def log_start(self) -> None:
         """Logs the network's graph and a grid of training images as the network sees them."""
@@ -217,7 +226,7 @@ class Run:
         result = make_result(self.job, self.state)
         job, step = self.job, self.state.step
         with only_a_warning(f"{self.folders.runs}: pictures of the test set"):
-            found = tasks.predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
+            found = predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
             for name, figure in job.task.figures(*found, job.dataset).items():
                 self.log.figure(f"Test/{name}", figure, step)
         figures = {key: result[key] for key in job.task.final}

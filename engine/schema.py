@@ -221,7 +221,7 @@ def _contradictions_of_state(content: RunContent) -> Iterator[str]:
         yield f"its 'sums' has {len(content['sums'])} numbers after {batch} batches"
     if [row.get("epoch") for row in history] != list(range(1, epoch + 1)):
         yield f"its 'history' is not of the epochs 1 to {epoch}"
-    elif any(list(row) != list(history[0]) for row in history):
+    elif any(row.keys() != history[0].keys() for row in history):
         yield "its 'history' has other columns in some epochs than in the first"
     if (set(best) != {"score", "epoch"} or best["epoch"] > epoch) if epoch else best:
         yield "its 'best' is not one of the finished epochs"

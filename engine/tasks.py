@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar, Protocol
 
+import numpy
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from conf import Settings
 from datasets import Dataset, View
-from datasets.batches import EvaluationBatches
 from engine import figures
-from engine.device import Precision
 from engine.metrics import Metric, MetricReport
+
+LARGEST_LOGIT = 1e4  # in magnitude; logits beyond it are counted as an overflow. e^100 decides any softmax already
 
 
 class Task(MetricReport, Protocol):
     """What the engine asks of a task; what users read of its metrics follows from `table` (engine/metrics.py).
 
     N is the number of images in a batch. A network's outputs are float N x the number of outputs; targets are N class
-    numbers (int64) or N numbers (float). The metrics of a split are means over its images.
+    numbers (int64) or N numbers (float). The metrics of a split are made from sums over its images; an evaluation also
+    has those of spread(), which need the loss of each image.
     """
 
     name: ClassVar[str]  # by which a data set's row names the task
@@ -48,6 +51,18 @@ class Task(MetricReport, Protocol):
     def metrics(self, sums: list[float]) -> dict[str, float]:
         """The metrics by key, from the totals of sums(); metrics.csv has them in this order."""
 
+    def completed(self, sums: list[float]) -> list[float]:
+        """Totals of sums() from a checkpoint of any version, as this version makes them."""
+        return sums
+
+    def image_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each image of an evaluation for spread(), N float32; empty where that needs none."""
+        return outputs.new_empty(0)
+
+    def spread(self, losses: list[float]) -> dict[str, float]:
+        """Further metrics of an evaluation by key, from image_losses() of all its images in any order."""
+        return {}
+
     @abstractmethod
     def score(self, metrics: dict[str, float]) -> float:
         """The score to minimise: the epoch with the lowest is the best."""
@@ -65,6 +80,8 @@ class Classification(Task):
     """Cross-entropy loss; accuracy and top-5 accuracy, which are stored as shares of 1.
 
     With five classes or fewer every guess is among the first five: there is no top-5 accuracy then.
+    One image whose logits overflow can make the mean loss of all meaningless. So such images are counted, and an
+    evaluation has the median loss beside the mean.
     """
 
     name = "classification"
@@ -78,6 +95,14 @@ class Classification(Task):
         Metric(
             key="top-5", tag="Top-5", train_tag="", result="top-5 error", complement=True,
             label="top-5 error", decimals=2, unit="%", factor=100, of_best=True,
+        ),
+        Metric(
+            key="median loss", tag="Median loss", result="median loss", label="median", decimals=4,
+            beside="loss", shown_with="overflowing images", of_evaluations=True, later=True,
+        ),
+        Metric(
+            key="overflowing images", tag="Overflowing images", result="overflowing images",
+            label="overflowing images", decimals=0, beside="loss", shown_with="overflowing images", later=True,
         ),
     )  # fmt: skip
 
@@ -98,17 +123,32 @@ class Classification(Task):
         return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def sums(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sums of cross-entropy, top-1 hits, top-5 hits, images."""
+        """Sums of cross-entropy, top-1 hits, top-5 hits, images, images with a logit beyond LARGEST_LOGIT or nan."""
         logits = logits.detach().float()
         loss = F.cross_entropy(logits, targets, reduction="sum")
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
         count = torch.full((), len(targets), device=logits.device)  # filled there: a copy would be waited for
-        return torch.stack([loss, hits[:, 0].sum(), hits.sum(), count])
+        within = logits.abs().amax(1) <= LARGEST_LOGIT  # amax keeps what is not a number, which is never within
+        return torch.stack([loss, hits[:, 0].sum(), hits.sum(), count, (~within).sum()])
 
     def metrics(self, sums: list[float]) -> dict[str, float]:
-        loss, top1, top5, count = sums
+        loss, top1, top5, count, overflowing = sums
         found = {"loss": loss / count, "accuracy": top1 / count, "top-5": top5 / count}
-        return {metric.key: found[metric.key] for metric in self.table}
+        found |= {"overflowing images": overflowing}
+        return {metric.key: found[metric.key] for metric in self.table if metric.key in found}
+
+    def completed(self, sums: list[float]) -> list[float]:
+        """Older versions counted no overflows: those of an epoch that was under way are counted from here on."""
+        return [*sums, 0.0] if len(sums) == 4 else sums
+
+    def image_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each image; infinite where it is not a number, since then the image is wrong at any rate."""
+        losses = F.cross_entropy(logits.float(), targets, reduction="none")
+        return losses.nan_to_num(nan=math.inf, posinf=math.inf)
+
+    def spread(self, losses: list[float]) -> dict[str, float]:
+        """The median loss; of an even number of images, the mean of the two in the middle."""
+        return {"median loss": float(numpy.median(losses))}
 
     def score(self, metrics: dict[str, float]) -> float:
         """The score to minimise: top-1 error, as a share of 1."""
@@ -145,15 +185,15 @@ class Regression(Task):
         Metric(
             key="degrees of zero", tag="Mean absolute error of always zero in degrees",
             result="mean absolute error of always zero (degrees)", label="always zero", decimals=2,
-            baseline_of="degrees",
+            beside="degrees",
         ),
         Metric(
             key="loss of zero", tag="Loss of always zero", result="loss of always zero",
-            label="always zero", decimals=4, baseline_of="loss",
+            label="always zero", decimals=4, beside="loss",
         ),
         Metric(
             key="loss of mean", tag="Loss of the training mean", result="loss of the training mean",
-            label="training mean", decimals=4, baseline_of="loss",
+            label="training mean", decimals=4, beside="loss",
         ),
     )  # fmt: skip
 
@@ -208,16 +248,3 @@ class Regression(Task):
 
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Regression)}
-
-
-@torch.inference_mode()
-def predict(network: nn.Module, batches: EvaluationBatches, precision: Precision, task: Task) -> tuple[Tensor, Tensor]:
-    """(task.predictions(), targets N) for all images of the batches, on the CPU; puts the network into eval mode."""
-    network.eval()
-    found, targets = [], []
-    for images, batch_targets in batches:
-        with precision.autocast():
-            outputs = network(images)
-        found.append(task.predictions(outputs).cpu())
-        targets.append(batch_targets.cpu())
-    return torch.cat(found), torch.cat(targets)

@@ -37,6 +37,12 @@ class Made:
         others = {"gate_start": settings.gate_start, **settings.parts()}
         return cls(settings.net, num_classes, in_channels, image_size, settings.width, others)
 
+    def arguments(self) -> dict[str, object]:
+        """The arguments of models.create() for trained weights, which do not depend on how they were drawn."""
+        parts = {key: value for key, value in self.others.items() if key != "gate_start"}
+        shape = dict(num_classes=self.num_classes, in_channels=self.in_channels, image_size=self.image_size)
+        return {"name": self.name, **shape, "width": self.width, **parts}
+
     def network(self) -> nn.Module:
         """A new network that is made so."""
         shape = (self.num_classes, self.in_channels, self.image_size, self.width)

@@ -1,4 +1,7 @@
-"""The networks: create(name, ...) builds one, names() lists them. A network is one file and one import here."""
+"""The networks: create(name, ...) builds one, names() lists them, load(FILE) gives a trained one.
+
+A network is one file and one import here.
+"""
 
 from models import (  # noqa: F401  (importing a file registers its networks)
     EffNet,
@@ -9,6 +12,7 @@ from models import (  # noqa: F401  (importing a file registers its networks)
     cheapV2,
     cheapV3,
 )
+from models.pretrained import load
 from models.registry import cheap_names, create, names
 
-__all__ = ["cheap_names", "create", "names"]
+__all__ = ["cheap_names", "create", "load", "names"]

@@ -39,6 +39,7 @@ def mistaken(tmp_path_factory):
     write_images(tmp_path / "broken", train=("cat", "dog"), test=("cat", "dog"))
     (tmp_path / "broken" / "train" / "dog" / "bad.png").write_bytes(b"this is no image")
     torch.save(models.create("cheapV2", num_classes=10, in_channels=1).state_dict(), tmp_path / "other.pth")
+    (tmp_path / "cut.safetensors").write_bytes(b"no header")
     (tmp_path / "damaged.pth").write_bytes((tmp_path / "other.pth").read_bytes()[:5000])
     (tmp_path / "mine.yaml").write_text("epochs: 3\nlearning_rate: 0.1\n")
     for name, text in RECIPES.items():
@@ -242,8 +243,20 @@ MISTAKES = [
     ("-test -weights old/cut/last.pth", "damaged"),
     ("-test -weights old/code/last.pth", "could run code"),
     ("-test -weights old", "cannot be read"),
+    ("-net cheapV3 -dataset digits -tta", "-tta: goes with -test alone"),
+    ("-predict mine.yaml -weights other.pth -tta", "-tta: goes with -test alone"),
+    ("-test -weights other.pth -tta maybe", "-tta: maybe: must be true or false"),
     ("-export onnx", "needs -weights"),
     ("-export tflite -weights other.pth", "onnx"),
+    ("-export onnx -half -weights other.pth", "-half: goes with -export weights"),
+    ("-test -half -weights other.pth", "-half: goes with -export alone"),
+    ("-export weights -weights other.pth", "holds weights only"),
+    ("-export weights -gpu false -weights other.pth", "-gpu: contradicts -export"),
+    ("-export weights -net cheapV2 -weights other.pth", "-net: contradicts -export"),
+    ("-export weights -weights old/pets/last.pth", "of a run that is not finished"),
+    ("-test -weights no.safetensors", "cannot be read (no such file)"),
+    ("-test -weights cut.safetensors", "no safetensors file, or damaged"),
+    ("-resume cut.safetensors", "holds weights without their optimizer"),
     ("-export onnx -test -weights other.pth", "contradicts"),
     ("-net cheapV3 -dataset cifar10", "cifar-10-python.tar.gz"),
     ("-net cheapV3 -dataset tiny-imagenet", "tiny-imagenet-200.zip"),

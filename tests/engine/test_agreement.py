@@ -29,7 +29,7 @@ CHANGES = {
     "a parameter less": (lambda c: c["optimizer"]["state"].pop(0), "and the network has 38"),
     "another decay": (lambda c: c["optimizer"]["param_groups"][0].update(weight_decay=0.3), "another weight_decay"),
     "another rate": (lambda c: c["optimizer"]["param_groups"][0].update(lr=0.3), "another learning rate"),
-    "steps": (lambda c: c.update(batch=1, sums=[1.0] * 4), "its 'step' is 63, where 3 epochs of 21 steps and 1"),
+    "steps": (lambda c: c.update(batch=1, sums=[1.0] * 5), "its 'step' is 63, where 3 epochs of 21 steps and 1"),
     "averages": (lambda c: c.update(averaged_steps=5), "its 'averaged_steps' is 5"),
     "weights": (lambda c: c["averaged"].pop("head.classifier.bias"), "'averaged' is of another network"),
     "history": (without_column, "its 'history' has no 'val loss'"),

@@ -1,5 +1,8 @@
 """A run that is stopped, by a signal or without warning, ends in what it would have been."""
 
+import csv
+import json
+import math
 import re
 import shutil
 import signal
@@ -71,6 +74,41 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on(finished, tmp_path, c
     printed = start(command, tmp_path)
     assert f"going on from epoch 2, batch {stopped['batch'] + 1}" in printed
     assert_same_end(finished, tmp_path)
+
+
+COUNTED_LATER = {"train overflowing images"} | {
+    f"{split} {name}" for split in ("val", "test") for name in ("median loss", "overflowing images")
+}
+
+
+def as_saved_before(content: dict) -> dict:
+    """The content of a checkpoint as versions saved it that counted no overflows."""
+    history = [{key: value for key, value in row.items() if key not in COUNTED_LATER} for row in content["history"]]
+    return content | {"history": history, "sums": content["sums"][:4]}
+
+
+def test_a_run_of_a_version_that_counted_no_overflows_goes_on(finished, tmp_path, monkeypatch):
+    """It is not known what the finished epochs would have had; from here on all columns have numbers."""
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "steps", signal_at(30, signal.SIGTERM))
+        stopped_run(tmp_path)
+    path = checkpoints(tmp_path) / "last.pth"
+    checkpoint.save(path, as_saved_before(checkpoint.load_run(path)))
+    start("-resume last", tmp_path)
+    ended = checkpoint.load_run(path)
+    wanted = checkpoint.load_run(checkpoints(finished) / "last.pth")
+    assert all(torch.equal(value, ended["network"][key]) for key, value in wanted["network"].items())
+    for lines in (ended["history"], list(csv.DictReader((tmp_path / "runs" / INNER / "metrics.csv").open()))):
+        assert [line.keys() for line in lines] == [set(wanted["history"][0])] * 3
+        for number, line in enumerate(lines):
+            found = {key: float(line[key]) for key in COUNTED_LATER}
+            known = [wanted["history"][number][key] for key in found]
+            assert all(map(math.isnan, found.values())) if number == 0 else list(found.values()) == known
+    path.with_name("result.json").unlink()
+    checkpoint.save(path, as_saved_before(ended))  # at its end: nothing is left to count
+    start("-resume last", tmp_path)
+    result = json.loads(path.with_name("result.json").read_text())
+    assert result["test median loss"] is None and result["test overflowing images"] is None
 
 
 def test_a_signal_within_an_evaluation(finished, tmp_path, monkeypatch):

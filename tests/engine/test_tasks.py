@@ -16,7 +16,9 @@ BEST_EPOCH = {"best epoch": 2, "best epoch chosen on": "validation images"}
 def classes() -> tuple[Classification, dict, dict]:
     """A classification, its metrics after the last epoch, and those after the best one."""
     task = Classification(10)
-    return task, task.metrics([13.0, 6.0, 7.5, 8.0]), {"loss": 1.0, "accuracy": 0.875, "top-5": 1.0}
+    last = task.metrics([13.0, 6.0, 7.5, 8.0, 0.0]) | task.spread([0.25, 0.5, 0.75, 5.0])
+    best = {"loss": 1.0, "accuracy": 0.875, "top-5": 1.0, "overflowing images": 0.0, "median loss": 0.5}
+    return task, last, best
 
 
 @pytest.fixture
@@ -33,11 +35,11 @@ def test_names_of_the_tasks():
 
 
 def test_the_table_is_of_the_metrics(classes, angles):
-    """Each metric has one row, and each baseline belongs to a metric."""
+    """Each metric has one row, and each that stands beside another belongs to a metric."""
     for task, metrics, _ in (classes, angles):
         keys = [metric.key for metric in task.table]
         assert sorted(keys) == sorted(metrics)
-        assert {metric.baseline_of for metric in task.table} <= {"", *keys}
+        assert {metric.beside for metric in task.table} <= {"", *keys}
 
 
 def test_a_task_without_a_loss_is_none():
@@ -50,9 +52,22 @@ def test_a_task_without_a_loss_is_none():
 
 def test_classification_columns_and_tags(classes):
     task, last, best = classes
-    assert list(last.items()) == [("loss", 1.625), ("accuracy", 0.75), ("top-5", 0.9375)]
-    assert list(task.tags(last).items()) == [("Average loss", 1.625), ("Accuracy", 0.75), ("Top-5", 0.9375)]
-    assert task.train_tags(last) == {"accuracy": 0.75}
+    assert list(last.items()) == [
+        ("loss", 1.625),
+        ("accuracy", 0.75),
+        ("top-5", 0.9375),
+        ("overflowing images", 0.0),
+        ("median loss", 0.625),
+    ]
+    assert list(task.tags(last).items()) == [
+        ("Average loss", 1.625),
+        ("Accuracy", 0.75),
+        ("Top-5", 0.9375),
+        ("Median loss", 0.625),
+        ("Overflowing images", 0.0),
+    ]
+    training = {key: value for key, value in last.items() if key != "median loss"}
+    assert task.train_tags(training) == {"accuracy": 0.75, "Overflowing images": 0.0}
     assert (task.score(last), task.score(best)) == (0.25, 0.125)
 
 
@@ -63,6 +78,8 @@ def test_classification_result(classes):
         ("test loss", 1.625),
         ("test top-1 error", 0.25),
         ("test top-5 error", 0.0625),
+        ("test median loss", 0.625),
+        ("test overflowing images", 0.0),
         ("best epoch", 2),
         ("best epoch chosen on", "validation images"),
         ("best test top-1 error", 0.125),
@@ -75,6 +92,12 @@ def test_classification_lines(classes):
     task, last, best = classes
     assert task.describe(last) == "loss 1.6250  top-1 error 25.00 %  top-5 error 6.25 %"
     assert task.describe(last | {"loss": math.nan}) == "loss nan  top-1 error 25.00 %  top-5 error 6.25 %"
+    overflown = last | {"loss": 3.2e15, "overflowing images": 2.0}
+    assert task.describe(overflown) == (
+        "loss 3200000000000000.0000 (median 0.6250, overflowing images 2)  top-1 error 25.00 %  top-5 error 6.25 %"
+    )
+    del overflown["median loss"]
+    assert "3200000000000000.0000 (overflowing images 2)  top-1" in task.describe(overflown)
     assert task.describe_result(task.result(last, best, BEST_EPOCH)) == (
         "test top-1 error 25.00 %, top-5 error 6.25 %",
         "test top-1 error 12.50 %",
@@ -138,7 +161,24 @@ def test_there_is_no_top_5_error_of_five_classes(outputs):
     sums = task.sums(logits, torch.zeros(8, dtype=torch.long)).tolist()
     assert len(sums) == len(Classification(6).sums(torch.randn(8, 6), torch.zeros(8, dtype=torch.long)))
     metrics = task.metrics(sums)
-    result = task.result(metrics, metrics, BEST_EPOCH)
-    lines = (*task.final, *task.tags(metrics), *result, task.describe(metrics), *task.describe_result(result))
-    assert list(metrics) == ["loss", "accuracy"] and not any("top-5" in line.lower() for line in lines)
-    assert "top-5" in Classification(6).metrics([1.0, 1.0, 1.0, 1.0])
+    evaluated = metrics | task.spread([1.0])
+    result = task.result(evaluated, evaluated, BEST_EPOCH)
+    lines = (*task.final, *task.tags(evaluated), *result, task.describe(metrics), *task.describe_result(result))
+    assert list(metrics) == ["loss", "accuracy", "overflowing images"]
+    assert not any("top-5" in line.lower() for line in lines)
+    assert "top-5" in Classification(6).metrics([1.0, 1.0, 1.0, 1.0, 0.0])
+
+
+def test_images_whose_logits_overflow_are_counted_and_the_median_is_of_all():
+    """Against numbers by hand: the losses are ln 3, 0 2e4, inf (a logit is infinite) and not a number."""
+    large, nan, inf = 2e4, math.nan, math.inf
+    logits = torch.tensor([[0.0, 0, 0], [9e3, 0, 0], [0, large, 0], [-inf, 0, 0], [nan, 0, 0]])
+    task, targets = Classification(3), torch.tensor([0, 0, 0, 0, 0])
+    sums = task.sums(logits, targets).tolist()
+    assert sums[3:] == [5.0, 3.0]  # images, and those of 2e4, -inf and nan
+    assert Classification(3).sums(torch.tensor([[1e4, 0, 0], [1.1e4, 0, 0]]), targets[:2]).tolist()[3:] == [2.0, 1.0]
+    losses = task.image_losses(logits, targets).tolist()
+    assert losses == [pytest.approx(math.log(3)), 0.0, 2e4, inf, inf]
+    assert task.spread(losses) == {"median loss": 2e4}
+    assert task.spread(losses[:4]) == {"median loss": pytest.approx((math.log(3) + 2e4) / 2)}
+    assert task.completed([1.0, 2.0, 3.0, 4.0]) == [1.0, 2.0, 3.0, 4.0, 0.0] and task.completed(sums) == sums

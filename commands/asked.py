@@ -1,0 +1,48 @@
+"""The commands by their options, and which other options go with each; nothing here takes long to import."""
+
+from __future__ import annotations
+
+from conf import TOLD, option, replaceable
+
+# The commands that run instead of a new training run, each with the settings that are its own arguments.
+COMMANDS = {
+    "resume": ("out", "dataset"),
+    "test": ("weights", *TOLD),
+    "export": ("weights", *TOLD),
+    "predict": ("weights", *TOLD),
+    "compare": ("out",),
+    "reproduce": ("out", "data"),
+}
+# Options that only go with one of the commands, which is named.
+ASIDES = {"half": "export", "jobs": "reproduce", "tta": "test"}
+
+
+def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
+    """Raises ValueError for options that contradict each other, or that a command cannot do without."""
+    names = [name for name in (*COMMANDS, "dry", "seeds") if name in asked]
+    if len(names) > 1:
+        raise ValueError(f"-{names[0]}: contradicts -{names[1]}; give one, then the other")
+    for name in ("resume", "compare"):
+        if name in asked and "weights" in given:
+            raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
+    for name in ("test", "export", "predict"):
+        if name in asked and "weights" not in given:
+            raise ValueError(f"-{name}: needs -weights FILE, a checkpoint of a run or weights alone")
+    command = next((name for name in COMMANDS if name in asked), None)
+    for name, its in ASIDES.items():
+        if name in asked and its != command:
+            raise ValueError(f"-{name}: goes with -{its} alone; leave it out")
+    if asked.get("jobs", 0) < 0:
+        raise ValueError(f"-jobs {asked['jobs']}: must be 0 or more")
+    of_weights = asked.get("export") == "weights"  # nothing is computed that a setting could change
+    if "half" in asked and not of_weights:
+        raise ValueError(f"-half: goes with -export weights, not -export {asked['export']}; leave it out")
+    if command is not None:
+        machine = () if of_weights or command == "reproduce" else replaceable(training=command == "resume")
+        own = ("weights", "out", "name") if of_weights else COMMANDS[command]
+        source = "its rows" if command == "reproduce" else "the checkpoint"
+        for name in given:
+            if name not in (*own, *machine):
+                raise ValueError(f"{option(name)}: contradicts -{command}, which takes it from {source}; leave it out")
+    elif "net" not in given and "recipe" not in given:
+        raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")

@@ -1,0 +1,133 @@
+"""-export weights: a finished run's weights as a file that anyone can verify, in weights/, and its line in the table.
+
+What the file gets wrong of 500 test images, which come with this repository, stands in it and in the table:
+tests/test_weights.py counts them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from commands.compare import markdown_table
+from commands.finished_runs import read_result
+from conf.datasets import DATASETS
+from engine import checkpoint
+from engine.about_weights import about_weights, without_paths
+from models import weight_file
+from models.pretrained import build
+
+TABLE = "README.md"  # in the folder of the weights
+INTRODUCTION = """# Weights
+
+Each file holds the weights of a finished run, without its optimizer, and as JSON in its metadata its network, classes,
+normalisation, settings and result. `python main.py -export weights -weights checkpoints/<net>/<run>/last.pth` writes a
+file and this table; with `-half true`, weights of two axes or more are stored in 16 bits. "Top-1 error" is the run's
+result on the whole test set, from before that rounding. "Wrong of 500" is measured with the file itself, on the 500
+test images in `tests/data/`; `python -m pytest tests/test_weights.py` compares it and the SHA-256 with the table. In
+Python: `models.load(FILE)` (`models/pretrained.py`).
+"""
+HEAD = ["file", "network", "data set", "epochs", "parameters", "top-1 error, %", "wrong of 500", "bytes", "SHA-256"]
+
+
+def publish(weights: Path, out: Path, name: str = "", half: bool = False) -> Path:
+    """Writes the weights of a finished run to out/weights/<net>-<data set>.safetensors and prints the SHA-256.
+
+    weights: the run's last.pth or last.safetensors. name: the file's, in the place of <net>-<data set>.
+    Raises ValueError where the file is not of a finished run's last epoch, or another file of that name is there.
+    """
+    content = checkpoint.load_run(weights)
+    result = finished_result(content, weights)
+    about = without_paths(about_weights(content, weights, result))
+    if not name:
+        name = "{net}-{dataset}".format_map(about["settings"])
+    if Path(name).name != name or name.startswith("."):
+        raise ValueError(f"-name {name}: must be a plain word, without slashes or a leading dot")
+    state = checkpoint.network_weights(content)
+    state = weight_file.halved(state) if half else dict(state)
+    about["wrong of 500"] = wrong_of_500(state, about)
+    path = out / "weights" / f"{name}{weight_file.SUFFIX}"
+    data = weight_file.to_bytes(state, about)
+    if path.exists() and path.read_bytes() != data:
+        raise ValueError(f"{path}: is there already, and another file; remove it, or give -name")
+    checkpoint.write_atomically(path, data)
+    checkpoint.write_atomically(path.with_name(TABLE), table(path.parent).encode())
+    wrong = "" if about["wrong of 500"] is None else f", {about['wrong of 500']} of 500 images wrong"
+    print(f"{path}: {len(data) / 1e6:.2f} MB{wrong}\nSHA-256 {hashlib.sha256(data).hexdigest()}")
+    return path
+
+
+def finished_result(content: dict, weights: Path) -> dict:
+    """The result of the run whose last weights these are. Raises ValueError where they are not."""
+    if "result" in content:
+        return content["result"]
+    place = weights.with_name("result.json")
+    if not place.exists():
+        raise ValueError(f"{weights}: of a run that is not finished, {place} is missing; go on with -resume first")
+    result = read_result(place)
+    if content.get("epoch") != result.get("epochs trained"):
+        raise ValueError(f"{weights}: is not of the epoch that {place} is about; give the run's last.pth")
+    return result
+
+
+def wrong_of_500(state: dict[str, Tensor], about: dict[str, object]) -> int | None:
+    """How many of the data set's 500 images the weights get wrong; None where this repository has none of it."""
+    found = images_of(str(about["settings"]["dataset"]))
+    if found is None:
+        return None
+    images, targets = found
+    classes = about["classes"]
+    if len(classes) * 5 != len(targets) or classes != sorted(classes):
+        return None
+    network = build(state, about)
+    with torch.inference_mode():
+        chosen = torch.cat([network(network.preprocess(part)).argmax(1) for part in images.split(100)])
+    return int((chosen != targets).sum())
+
+
+def images_of(dataset: str) -> tuple[Tensor, Tensor] | None:
+    """The 500 test images of a data set, uint8 N x C x H x W, and their class numbers; None where there are none.
+
+    The picture tests/data/<data set>-500.webp has a row for each class, in the order of their names, with five images.
+    cifar100's were drawn from its test images as files, data/cifar100/test/<class>/000.png to 099.png: of each class in
+    turn `sorted(generator.sample(sorted files, 5))`, with one generator, random.Random(500).
+    """
+    path = Path(__file__).resolve().parents[1] / "tests" / "data" / f"{dataset}-500.webp"
+    if dataset not in DATASETS or not path.exists():
+        return None
+    with Image.open(path) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    side, rows = pixels.shape[1] // 5, len(pixels) * 5 // pixels.shape[1]
+    images = pixels.reshape(rows, side, 5, side, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, side, side)
+    return torch.from_numpy(images.copy()), torch.arange(rows).repeat_interleave(5)
+
+
+def table(folder: Path) -> str:
+    """The text of the folder's README: a line for each of its files, of what these say of themselves."""
+    return f"{INTRODUCTION}\n{markdown_table(HEAD, [line(path) for path in sorted(folder.glob('*.safetensors'))])}\n"
+
+
+def line(path: Path) -> list[str]:
+    """The cells of a file's line in the table."""
+    _, about = weight_file.read(path)
+    if about is None:
+        raise ValueError(f"{path}: was not written by -export weights; remove it from there")
+    result, data = about["result"], path.read_bytes()
+    error, wrong = result.get("test top-1 error"), about.get("wrong of 500")
+    return [
+        f"`{path.name}`",
+        result["net"],
+        Path(result["dataset"]).name,
+        json.dumps(result["epochs trained"]),
+        f"{result['parameters']:,}",
+        "-" if error is None else f"{100 * error:.2f}",
+        "-" if wrong is None else str(wrong),
+        f"{len(data):,}",
+        f"`{hashlib.sha256(data).hexdigest()}`",
+    ]
