@@ -238,6 +238,26 @@ class Settings:
     rotation: float = knob(
         "random rotation within +- this many degrees (0: none)", default=0.0, group="augmentation", low=0.0, high=180.0
     )
+    trivial_augment: bool = knob(
+        "after those, one random operation of TrivialAugment (wide) an image", default=False, group="augmentation"
+    )
+    erase: float = knob(
+        "probability that a random rectangle of an image is erased", default=0.0, group="augmentation", high=1.0
+    )
+    mixup: float = knob(
+        "images and labels mixed in pairs by a share from Beta(X, X) a batch (0: not); training accuracy then counts "
+        "the larger label",
+        default=0.0,
+        group="augmentation",
+        high=100.0,
+    )
+    cutmix: float = knob(
+        "a rectangle of one image put into another, of an area from Beta(X, X) a batch (0: not); with -mixup, one of "
+        "the two a batch",
+        default=0.0,
+        group="augmentation",
+        high=100.0,
+    )
     correction: float = knob(
         "driving: correction of the steering angle's tangent for side cameras (0: centre camera only)",
         default=0.0,
@@ -269,6 +289,9 @@ class Settings:
             raise ValueError(
                 "-nesterov true: goes with -optimizer sgd and a -momentum above 0; give -nesterov false or change those"
             )
+        for name in ("mixup", "cutmix"):
+            if 0 < getattr(self, name) < 0.01:  # torch's Beta distribution of less is another one
+                raise ValueError(f"-{name} {getattr(self, name):g}: must be 0, for none, or at least 0.01")
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"-milestones {knobs.show(self.milestones)}: must rise")
         if self.warm > self.epochs:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from datasets.mixing import Mixing
 from utils import derived_seed
 
 
@@ -38,6 +39,7 @@ class TrainingBatches:
     share: (rank, number of processes); the process gets its slice of every batch, see shared().
     layout: the memory format of the images.
     steps: the batches of an epoch, which makes as many passes over the images as they need; 0: one pass.
+    mixing: what mixes the images of a batch with one another, or None; their targets are then shares of all classes.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class TrainingBatches:
         share: tuple[int, int] = (0, 1),
         steps: int = 0,
         layout: torch.memory_format = torch.channels_last,
+        mixing: Mixing | None = None,
     ) -> None:
         self.source, self.index, self.seed, self.shuffle, self.share = source, index, seed, shuffle, share
-        self.layout = layout
+        self.layout, self.mixing = layout, mixing
+        self.before = int(mixing is not None and share[1] > 1)  # images before the share that it is mixed with
         self.bounds = batch_bounds(self.pass_length(), batch_size)
         if steps:
             self.bounds = [(number * batch_size, (number + 1) * batch_size) for number in range(steps)]
@@ -72,16 +76,23 @@ class TrainingBatches:
         fetched = self.source.fetch(parts, derived_seed(self.seed, "decoding", epoch))
         for number, (source, index) in enumerate(fetched, first):
             start, stop = self.bounds[number]
-            step_seed = derived_seed(self.seed, "augmentation", epoch * len(self.bounds) + number)
-            generator = torch.Generator().manual_seed(step_seed)
+            step = epoch * len(self.bounds) + number
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, "augmentation", step))
             images, targets = source.augmented(index, generator, stop - start, rows[number])
+            if self.mixing is not None:
+                mixed = self.mixing(images, targets, derived_seed(self.seed, "mixing", step))
+                images, targets = (each[self.before :] for each in mixed)
             yield images.contiguous(memory_format=self.layout), targets[: len(shared(stop - start, self.share))]
 
     def _rows(self, count: int) -> Tensor:
-        """The rows of a batch of `count` images that this process works on: its share, filled up to two images."""
+        """The rows of a batch of `count` images that this process works on: its share, filled up to two images.
+
+        Before them come the images that the share is mixed with and does not hold.
+        """
         own = shared(count, self.share)
         fill = [] if self.share[1] == 1 else range(min(count, 2 - len(own)))
-        return torch.tensor([*own, *fill])
+        before = [(own.start - 1) % count] * self.before
+        return torch.tensor([*before, *own, *fill])
 
     def order(self, epoch: int) -> Tensor:
         """The images of an epoch in their order: passes over the index, each in a new random order."""

@@ -65,6 +65,8 @@ class Classification(Task):
     """Cross-entropy loss; accuracy and top-5 accuracy, which are stored as shares of 1.
 
     With five classes or fewer every guess is among the first five: there is no top-5 accuracy then.
+    Targets may be shares of all classes, float N x classes, where images are mixed; a hit is then one of the class with
+    the largest share.
     """
 
     name = "classification"
@@ -101,6 +103,7 @@ class Classification(Task):
         """Sums of cross-entropy, top-1 hits, top-5 hits, images."""
         logits = logits.detach().float()
         loss = F.cross_entropy(logits, targets, reduction="sum")
+        targets = targets.argmax(1) if targets.ndim == 2 else targets
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
         count = torch.full((), len(targets), device=logits.device)  # filled there: a copy would be waited for
         return torch.stack([loss, hits[:, 0].sum(), hits.sum(), count])
