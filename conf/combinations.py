@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from conf import Settings
+from conf import Settings, option
 from conf.datasets import DatasetRow
 from conf.knobs import show
 
@@ -28,6 +28,11 @@ def check_combinations(settings: Settings, given: dict[str, object], row: Datase
         raise ValueError(
             f"-momentum {settings.momentum:g}: {settings.optimizer} has none; leave it out, or give -optimizer sgd"
         )
+    for name in ("distill_temperature", "distill_share"):
+        if name in given and not settings.distill:
+            raise ValueError(
+                f"{option(name)} {getattr(settings, name):g}: there is no teacher; leave it out, or give -distill FILE"
+            )
     if "patience" in given and settings.patience and settings.patience >= settings.epochs - 1:
         raise ValueError(
             f"-patience {settings.patience}: never stops a run of {settings.epochs} epochs before its end; "

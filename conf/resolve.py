@@ -125,6 +125,8 @@ def reject_unused_settings(settings: Settings, row: DatasetRow) -> None:
         if row.task == "regression" and getattr(settings, name):
             given, value = option(name), getattr(settings, name)
             raise ValueError(f"{given} {value:g}: {settings.dataset} has no labels; give {given} 0")
+    if row.task == "regression" and settings.distill:
+        raise ValueError(f"-distill {show(settings.distill)}: {settings.dataset} has no labels; leave it out")
 
 
 def saved_settings(values: dict[str, object], path: Path, overrides: dict[str, object]) -> Settings:

@@ -54,6 +54,12 @@ class Settings:
         group="run",
         changes="result",
     )
+    distill: str = knob(
+        "a teacher: the checkpoint of a trained network, after whose outputs this one is trained beside the labels",
+        default="",
+        group="run",
+        changes="result",
+    )
     name: str = knob(
         "name of the run's folders, instead of the time", default="", group="run", changes="output", kept=True
     )
@@ -217,6 +223,16 @@ class Settings:
         choices=("original", "one"),
     )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
+    distill_temperature: float = knob(
+        "-distill: what the outputs of both networks are divided by", default=4.0, group="training", low=0.1, high=100
+    )
+    distill_share: float = knob(
+        "-distill: share of the loss that compares with the teacher, not with the labels",
+        default=0.5,
+        group="training",
+        low=0.01,
+        high=1.0,
+    )
     clip: float = knob("largest norm of the gradient (0: not clipped)", default=0.0, group="training", low=0.0)
     patience: int = knob(
         "epochs in a row without a better score after which the run stops (0: it never stops early)",

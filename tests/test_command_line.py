@@ -196,6 +196,15 @@ MISTAKES = [
     ("-net EffNet -dataset driving -cutmix 1", "-cutmix 1: driving has no labels; give -cutmix 0"),
     ("-net EffNet -dataset driving -erase 0.1", "-erase 0.1: not for -dataset driving; give -erase 0"),
     ("-net EffNet -dataset driving -trivial-augment", "-trivial-augment 1: not for -dataset driving"),
+    ("-net EffNet -dataset driving -distill other.pth", "-distill other.pth: driving has no labels; leave it out"),
+    (
+        "-net cheapV3 -dataset digits -distill a.pth -distill-temperature 0",
+        "-distill-temperature 0.0: must be at least",
+    ),
+    ("-net cheapV3 -dataset digits -distill a.pth -distill-share 2", "-distill-share 2.0: must be at most 1"),
+    ("-net cheapV3 -dataset digits -distill-share 0.5", "-distill-share 0.5: there is no teacher; leave it out"),
+    ("-net cheapV3 -dataset digits -distill gone.pth", "-distill gone.pth: cannot be read"),
+    ("-net cheapV3 -dataset digits -distill gone.pth -dry", "-distill gone.pth: cannot be read"),
     ("-net cheapV3 -dataset digits -mixup -1", "-mixup -1.0: must be at least 0"),
     ("-net cheapV3 -dataset digits -mixup 0.001", "-mixup 0.001: must be 0, for none, or at least 0.01"),
     ("-net cheapV3 -dataset digits -cutmix 1000", "-cutmix 1000.0: must be at most 100"),
@@ -338,7 +347,7 @@ GPU = ("", "true", "True", "yes", "false", "False", "off")
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
 TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", *PARTS}
 ALSO = {
-    "resume": {"out", "compile", "graphs", "dataset", "kernels"},
+    "resume": {"out", "compile", "graphs", "dataset", "distill", "kernels"},
     "test": {"weights", *TOLD},
     "export": {"weights", *TOLD},
     "predict": {"weights", *TOLD},
