@@ -149,10 +149,11 @@ class ImageSource:
             for pixels, into in self._look_up(index, images, draws):
                 self._normalise(pixels, into)
         else:
-            found = torch.empty_like(images, dtype=torch.uint8)
-            for pixels, into in self._look_up(index, found, draws):
+            # channel by channel, in which a CPU makes most changes in half the time that channels_last takes
+            found = self.images.new_empty(len(index), self.channels, self.height, self.width)
+            for pixels, into in self._look_up(index, found.permute(0, 2, 3, 1), draws):
                 into.copy_(pixels[..., : self.channels])
-            self._normalise(change(found.permute(0, 3, 1, 2), changes).permute(0, 2, 3, 1), images)
+            self._normalise(change(found, changes).permute(0, 2, 3, 1), images)
         return images.permute(0, 3, 1, 2), self.targets.index_select(0, index)
 
     def _look_up(self, index: Tensor, images: Tensor, draws: Draws) -> Iterator[tuple[Tensor, Tensor]]:
