@@ -81,4 +81,15 @@ def test_any_batch_can_be_drawn_alone() -> None:
     images, targets = next(made.epoch(1, first=2))
     assert torch.equal(images, whole[2][0]) and torch.equal(targets, whole[2][1])
     assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(next(made.epoch(0))[1], whole[0][1])
+
+
+def test_every_batch_of_every_epoch_has_its_own_share() -> None:
+    made = batches(Mixing(1.0, 0, 2))
+    made.source.targets = torch.zeros(COUNT, dtype=torch.int64)
+    made.source.targets[1::2] = 1
+    shares = set()
+    for epoch in range(3):
+        for _, targets in made.epoch(epoch):
+            mixed = targets[(targets > 1e-6).all(1)].amax()  # of a pair with two classes
+            shares.add(round(float(mixed), 6))
+    assert len(shares) == 3 * len(made)
