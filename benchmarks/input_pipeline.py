@@ -6,13 +6,18 @@ Both make the training images of CIFAR: RandomCrop(32, padding=4), RandomHorizon
 floats, normalised. torchvision starts from images that are already decoded (PIL, in a list) and its tensors are not
 gathered into batches; the batched side starts from the uint8 tensor and ends with batches in channels_last, draws
 and look-up of a random permutation included. The two alternate, round by round, in one process; the ratio is taken
-within each round. Images are CIFAR-100's training images where they lie as PNG files under data/cifar100/train
+within each round. Beside them stand what a strong recipe adds to the batched side, each alone and all together:
+TrivialAugment, random erasing, mixup or CutMix; and torchvision's TrivialAugmentWide and RandomErasing, image by image
+on tensors. Images are CIFAR-100's training images where they lie as PNG files under data/cifar100/train
 (-data), generated noise where not.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
+import functools
 import sys
 import time
 from pathlib import Path
@@ -24,11 +29,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
+from torchvision.transforms import v2
 
 from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
 from datasets.augment import Augmentation, ImageSource
+from datasets.batches import TrainingBatches
+from datasets.mixing import Mixing
+from engine.device import keep_freed_memory
 
 CROP, ROTATION = 4, 15.0
+ADDED = {
+    "crop, flip, rotation": {},
+    "and -trivial-augment": {"trivial_augment": True},
+    "and -erase 0.25": {"erase": 0.25},
+    "and -mixup 0.2": {"mixup": 0.2},
+    "and -cutmix 1": {"cutmix": 1.0},
+    "and all of them": {"trivial_augment": True, "erase": 0.25, "mixup": 0.2, "cutmix": 1.0},
+}
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)  # CIFAR-100's, to three digits
 
 
@@ -69,6 +86,32 @@ def images_a_second_of_batches(source: ImageSource, batch: int, passes: int, gen
     return passes * len(source) / (time.perf_counter() - begin)
 
 
+def images_a_second_of_one_by_one(images: Tensor, transform: v2.Transform) -> float:
+    """One pass over tensors with one of torchvision's transforms, one image after the other."""
+    begin = time.perf_counter()
+    for image in images:
+        transform(image)
+    return len(images) / (time.perf_counter() - begin)
+
+
+def training_batches(source: ImageSource, batch: int, added: dict[str, float]) -> TrainingBatches:
+    """The batches of a training with these knobs beside crop, flip and rotation."""
+    knobs = {name: value for name, value in added.items() if name not in ("mixup", "cutmix")}
+    chosen = copy.copy(source)
+    chosen.augmentation = dataclasses.replace(source.augmentation, **knobs)
+    kinds = added.get("mixup", 0.0), added.get("cutmix", 0.0)
+    mixing = Mixing(*kinds, classes=100) if any(kinds) else None
+    return TrainingBatches(chosen, torch.arange(len(source)), batch, seed=0, shuffle=True, mixing=mixing)
+
+
+def images_a_second_of_training(batches: TrainingBatches, passes: int) -> float:
+    begin = time.perf_counter()
+    for number in range(passes):
+        for _ in batches.epoch(number):
+            pass
+    return passes * len(batches.index) / (time.perf_counter() - begin)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, rounds=9, threads=1)
     parser.add_argument("-batch", type=positive, default=128, help="images a batch")
@@ -104,6 +147,26 @@ def main() -> None:
     print(f"torchvision, image by image  {summary(one_by_one, 1)}")
     print(f"datasets/augment.py          {summary(batched, 1)}")
     print(f"ratio                        {summary(ratios(batched, one_by_one), 1)}")
+
+    keep_freed_memory()  # as a run does
+    made = {name: training_batches(source, arguments.batch, added) for name, added in ADDED.items()}
+    calls = {
+        name: functools.partial(images_a_second_of_training, batches, arguments.passes)
+        for name, batches in made.items()
+    }
+    floats = torch.zeros(images.shape)
+    for transform, given in ((v2.TrivialAugmentWide(), images), (v2.RandomErasing(0.25), floats)):
+        name = f"{type(transform).__name__} alone"
+        calls[name] = functools.partial(images_a_second_of_one_by_one, given, transform)
+    for call in calls.values():
+        call()
+    speeds = alternate(calls, arguments.rounds)
+    print(
+        "\nimages a second of datasets/batches.py, and what an image takes more than in the first line (microseconds)"
+    )
+    for name, values in speeds.items():
+        more = [1e6 / value - 1e6 / base for value, base in zip(values, speeds["crop, flip, rotation"], strict=True)]
+        print(f"{name:28} {summary(values, 1)}{'' if name not in list(ADDED)[1:] else '; ' + summary(more, 1)}")
 
 
 if __name__ == "__main__":

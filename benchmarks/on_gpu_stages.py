@@ -174,6 +174,7 @@ LEVERS: dict[str, tuple[dict[str, object], str]] = {
     "float32 (-amp off)": ({"amp": "off"}, ""),
     "fp16": ({"amp": "fp16"}, ""),
     "-deterministic": ({"deterministic": True}, ""),
+    "-cudnn-benchmark": ({"cudnn_benchmark": True}, ""),
     "copy by copy": ({}, "copy by copy"),
     "multiplier": ({}, "multiplier"),
     "eager, -fused false": ({"graphs": False, "fused": False}, ""),
@@ -205,7 +206,6 @@ def matrix(bench: Bench) -> Lines:
         for net in (net for pair in bench.plan.pairs for net in pair):
             yield f"{net}, batch {batch}", partial(alone, net, batch)
             give_memory_back(bench)
-    for batch in bench.plan.batches:
         for name, (more, how) in LEVERS.items():
             yield f"{bench.plan.net}, batch {batch}, {name}", partial(against, batch, more, how)
             give_memory_back(bench)

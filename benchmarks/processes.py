@@ -17,7 +17,7 @@ import torch
 from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, synchronize
 from conf import Settings
 from conf.resolve import settings as resolve
-from engine.device import determinism
+from engine.device import algorithms
 from engine.distributed import SINGLE_PROCESS, Processes, process_group
 from engine.graphs import make_step
 from engine.job import make_job
@@ -41,7 +41,7 @@ class Own:
         """Takes that many steps; returns the number of images, this process's share of them."""
         turn, self.state.batch = Turn(self.batches, steps, self.job.training.bounds), 0
         how = dict(processes=self.processes, step=self.step)
-        with determinism(self.settings.deterministic):
+        with algorithms(self.settings.deterministic, self.settings.cudnn_benchmark):
             train_epoch(self.state, turn, self.job.task, self.job.precision, self.settings, self._read, **how)
         return turn.images
 

@@ -6,7 +6,7 @@ from conf import TOLD, option, replaceable
 
 # The commands that run instead of a new training run, each with the settings that are its own arguments.
 COMMANDS = {
-    "resume": ("out", "dataset"),
+    "resume": ("out", "dataset", "distill"),
     "test": ("weights", *TOLD),
     "export": ("weights", *TOLD),
     "predict": ("weights", *TOLD),

@@ -10,6 +10,7 @@ from conf.datasets import find_row
 from engine import checkpoint
 from engine.checks import check_run, check_sizes, prepare_network
 from engine.device import Precision
+from engine.distillation import load_teacher
 from engine.folders import Folders
 from engine.job import use_kernels
 from engine.process_count import wanted_processes
@@ -39,6 +40,8 @@ def check_new_run(settings: Settings) -> None:
             "give -random-resized-crop 0, or a folder of images (-dataset PATH)"
         )
     Folders.new(settings)
+    if settings.distill:
+        load_teacher(settings)
     weights = checkpoint.load(Path(settings.weights)) if settings.weights else None
     side = settings.size or row.size
     made = Made.of(settings, 1 if row.task == "regression" else 100, row.channels, side or 224)  # or any other size

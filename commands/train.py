@@ -14,7 +14,7 @@ import yaml
 
 from conf import Settings
 from conf.resolve import saved_settings
-from datasets.fingerprint import differences
+from datasets.fingerprint import TEACHER, differences
 from engine import checkpoint
 from engine.agreement import check_state, complete
 from engine.distributed import Processes, process_group
@@ -152,7 +152,7 @@ def job_to_resume(path: Path, content: RunContent, overrides: dict[str, object],
     Raises ValueError where its state is not the job's, or the data set is not what it was.
     """
     places = Places.of(path.parent, content, overrides)
-    settings = places.find_data(saved_settings(content["settings"], path, overrides))
+    settings = places.find_teacher(places.find_data(saved_settings(content["settings"], path, overrides)))
     with places.told(settings):
         job = make_job(settings, None, processes, goes_on=True)
     check_data(content, job, path)
@@ -168,6 +168,11 @@ def check_data(content: RunContent, job: Job, path: Path) -> None:
     """
     then, now = ({**data_facts(each), **each.get("fingerprint", {})} for each in (content, job.about_data()))
     changed = differences(then, now)
+    if changed == [TEACHER]:
+        raise ValueError(
+            f"-distill {job.settings.distill}: not the file that {path} was taught by; bring that back, or say with "
+            "-distill FILE where it is now"
+        )
     if changed:
         raise ValueError(
             f"{path}: {job.settings.dataset} is not the data set that it was, for these differ: {', '.join(changed)}; "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from conf import Settings
+from conf import Settings, option
 from conf.datasets import DatasetRow
 from conf.knobs import show
 
@@ -34,6 +34,15 @@ def check_combinations(settings: Settings, given: dict[str, object], row: Datase
         )
     if "decay_norms" in given and not settings.decay_norms and not settings.weight_decay:
         raise ValueError("-decay-norms false: nothing is decayed; leave it out, or give -weight-decay")
+    if settings.deterministic and settings.cudnn_benchmark:
+        raise ValueError("-cudnn-benchmark true: may choose other algorithms each time; leave it or -deterministic out")
+    if settings.distill and settings.sizes:
+        raise ValueError("-distill: its teacher sees images of one size; leave it out, or leave out -sizes")
+    for name in ("distill_temperature", "distill_share"):
+        if name in given and not settings.distill:
+            raise ValueError(
+                f"{option(name)} {getattr(settings, name):g}: there is no teacher; leave it out, or give -distill FILE"
+            )
     if "patience" in given and settings.patience and settings.patience >= settings.epochs - 1:
         raise ValueError(
             f"-patience {settings.patience}: never stops a run of {settings.epochs} epochs before its end; "

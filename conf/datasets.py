@@ -193,7 +193,7 @@ DATASETS: dict[str, DatasetRow] = {
             recipe="driving",
             folder="driving",
             downloads="driving",
-            unused_settings=("crop", "rotation", "natural_order", "skip_broken"),
+            unused_settings=("crop", "rotation", "trivial_augment", "erase", "natural_order", "skip_broken"),
             degrees=25.0,
             layout="a drive of the Udacity simulator, driving_log.csv and IMG/,",
         ),

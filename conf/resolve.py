@@ -121,9 +121,12 @@ def reject_unused_settings(settings: Settings, row: DatasetRow) -> None:
         if value != default:
             given = f"{option(name)} {value:g}"
             raise ValueError(f"{given}: not for -dataset {settings.dataset}; give {option(name)} {default:g}")
-    if row.task == "regression" and settings.label_smoothing:
-        given = option("label_smoothing")
-        raise ValueError(f"{given} {settings.label_smoothing:g}: {settings.dataset} has no labels; give {given} 0")
+    for name in ("label_smoothing", "mixup", "cutmix"):
+        if row.task == "regression" and getattr(settings, name):
+            given, value = option(name), getattr(settings, name)
+            raise ValueError(f"{given} {value:g}: {settings.dataset} has no labels; give {given} 0")
+    if row.task == "regression" and settings.distill:
+        raise ValueError(f"-distill {show(settings.distill)}: {settings.dataset} has no labels; leave it out")
 
 
 def saved_settings(values: dict[str, object], path: Path, overrides: dict[str, object]) -> Settings:

@@ -54,6 +54,12 @@ class Settings:
         group="run",
         changes="result",
     )
+    distill: str = knob(
+        "a teacher: the checkpoint of a trained network, after whose outputs this one is trained beside the labels",
+        default="",
+        group="run",
+        changes="result",
+    )
     name: str = knob(
         "name of the run's folders, instead of the time", default="", group="run", changes="output", kept=True
     )
@@ -184,10 +190,14 @@ class Settings:
         kept=True,
     )
     deterministic: bool = knob(
-        "torch's deterministic algorithms only, on every device; without it cuDNN tries its algorithms out when a run "
-        "starts, and takes the fastest (default: False)",
+        "torch's deterministic algorithms only, on every device (default: False)", default=False, group="machine"
+    )
+    cudnn_benchmark: bool = knob(
+        "on CUDA cuDNN tries its algorithms out for each shape of a batch, which can take it half a minute, and takes "
+        "the fastest; without it, by its heuristics (default: False)",
         default=False,
         group="machine",
+        untrained=False,
     )
 
     epochs: int = knob("passes over the training images", group="training", low=1, high=100_000)
@@ -249,6 +259,16 @@ class Settings:
         high=0.99,
     )
     label_smoothing: float = knob("label smoothing", default=0.0, group="training", low=0.0, high=0.99)
+    distill_temperature: float = knob(
+        "-distill: what the outputs of both networks are divided by", default=4.0, group="training", low=0.1, high=100
+    )
+    distill_share: float = knob(
+        "-distill: share of the loss that compares with the teacher, not with the labels",
+        default=0.5,
+        group="training",
+        low=0.01,
+        high=1.0,
+    )
     clip: float = knob("largest norm of the gradient (0: not clipped)", default=0.0, group="training", low=0.0)
     patience: int = knob(
         "epochs in a row without a better score after which the run stops (0: it never stops early)",
@@ -276,6 +296,26 @@ class Settings:
     )
     rotation: float = knob(
         "random rotation within +- this many degrees (0: none)", default=0.0, group="augmentation", low=0.0, high=180.0
+    )
+    trivial_augment: bool = knob(
+        "after those, one random operation of TrivialAugment (wide) an image", default=False, group="augmentation"
+    )
+    erase: float = knob(
+        "probability that a random rectangle of an image is erased", default=0.0, group="augmentation", high=1.0
+    )
+    mixup: float = knob(
+        "images and labels mixed in pairs by a share from Beta(X, X) a batch (0: not); training accuracy then counts "
+        "the larger label",
+        default=0.0,
+        group="augmentation",
+        high=100.0,
+    )
+    cutmix: float = knob(
+        "a rectangle of one image put into another, of an area from Beta(X, X) a batch (0: not); with -mixup, one of "
+        "the two a batch",
+        default=0.0,
+        group="augmentation",
+        high=100.0,
     )
     correction: float = knob(
         "driving: correction of the steering angle's tangent for side cameras (0: centre camera only)",
@@ -309,6 +349,9 @@ class Settings:
             raise ValueError(
                 "-nesterov true: goes with -optimizer sgd and a -momentum above 0; give -nesterov false or change those"
             )
+        for name in ("mixup", "cutmix"):
+            if 0 < getattr(self, name) < 0.01:  # torch's Beta distribution of less is another one
+                raise ValueError(f"-{name} {getattr(self, name):g}: must be 0, for none, or at least 0.01")
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"-milestones {knobs.show(self.milestones)}: must rise")
         if list(self.sizes) != sorted(set(self.sizes)):

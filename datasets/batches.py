@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datasets.mixing import Mixing
 from utils import derived_seed
 
 
@@ -50,6 +51,7 @@ class TrainingBatches:
     only; the alternating flip of Jordan's "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498). The
     source's own draws decide it otherwise.
     sides: the side in pixels of the images of each epoch, resized() when they are augmented; empty: their own.
+    mixing: what mixes the images of a batch with one another, or None; their targets are then shares of all classes.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class TrainingBatches:
         layout: torch.memory_format = torch.channels_last,
         alternating: bool = False,
         sides: Sequence[int] = (),
+        mixing: Mixing | None = None,
     ) -> None:
         self.source, self.index, self.seed, self.shuffle, self.share = source, index, seed, shuffle, share
-        self.layout, self.sides = layout, sides
+        self.layout, self.sides, self.mixing = layout, sides, mixing
+        self.before = int(mixing is not None and share[1] > 1)  # images before the share that it is mixed with
         self.mirrored_first: Tensor | None = None
         if alternating:
             generator = torch.Generator().manual_seed(derived_seed(seed, "flip", 0))
@@ -90,19 +94,26 @@ class TrainingBatches:
         fetched = self.source.fetch(parts, derived_seed(self.seed, "decoding", epoch))
         for number, (part, (source, index)) in enumerate(zip(parts, fetched, strict=True), first):
             start, stop = self.bounds[number]
-            step_seed = derived_seed(self.seed, "augmentation", epoch * len(self.bounds) + number)
-            generator = torch.Generator().manual_seed(step_seed)
+            step = epoch * len(self.bounds) + number
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, "augmentation", step))
             mirrored = None if self.mirrored_first is None else self.mirrored_first[part] ^ bool(epoch % 2)
             images, targets = source.augmented(index, generator, stop - start, rows[number], mirrored)
             if self.sides:
                 images = resized(images, self.sides[min(epoch, len(self.sides) - 1)])
+            if self.mixing is not None:
+                mixed = self.mixing(images, targets, derived_seed(self.seed, "mixing", step))
+                images, targets = (each[self.before :] for each in mixed)
             yield images.contiguous(memory_format=self.layout), targets[: len(shared(stop - start, self.share))]
 
     def _rows(self, count: int) -> Tensor:
-        """The rows of a batch of `count` images that this process works on: its share, filled up to two images."""
+        """The rows of a batch of `count` images that this process works on: its share, filled up to two images.
+
+        Before them come the images that the share is mixed with and does not hold.
+        """
         own = shared(count, self.share)
         fill = [] if self.share[1] == 1 else range(min(count, 2 - len(own)))
-        return torch.tensor([*own, *fill])
+        before = [(own.start - 1) % count] * self.before
+        return torch.tensor([*before, *own, *fill])
 
     def order(self, epoch: int) -> Tensor:
         """The images of an epoch in their order: passes over the index, each in a new random order."""

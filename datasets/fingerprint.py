@@ -21,6 +21,7 @@ PART = 4096  # images
 
 # What is compared, by the words in which a difference is told. A difference in an earlier group brings differences in
 # the later ones about, so that only those of the first group with any are told.
+TEACHER = "weights of the teacher"  # whose outputs are targets (engine/distillation.py)
 _SPLITS = ("training", "validation", "test")
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("classes", "image side", "channels", *(f"number of {split} images" for split in _SPLITS), "images are held"),
@@ -30,6 +31,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
         for what in ("pixels", "file names", "file sizes", "files' times of change", "targets")
     ),
     ("split into training and validation images", "mean", "std", "steps an epoch"),
+    (TEACHER,),
 )
 
 

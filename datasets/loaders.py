@@ -11,6 +11,7 @@ from datasets.augment import NO_AUGMENTATION, Augmentation, ImageSource
 from datasets.base import Dataset, Split, View
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.driving_batches import DrivingAugmentation, DrivingBatches, DrivingSource
+from datasets.mixing import Mixing
 from datasets.split import held_out, held_out_driving
 from datasets.stream import StreamedImages, StreamSource, decoders
 
@@ -31,7 +32,10 @@ def make_batches(
     else:
         train, test = image_sources(settings, data, device, share)
         training_index, validation_index = held_out(data.train.targets, 0.0 if data.is_split_here else settings.val)
-        make_training = TrainingBatches
+        mixing = None
+        if settings.mixup or settings.cutmix:
+            mixing = Mixing(settings.mixup, settings.cutmix, len(data.classes))
+        make_training = functools.partial(TrainingBatches, mixing=mixing)
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     how = settings.batch_size, settings.seed, settings.shuffle, share, settings.steps, layout
     varied = dict(alternating=settings.flip == "alternating", sides=sides(settings))
@@ -60,7 +64,9 @@ def image_sources(
     settings: Settings, data: Dataset, device: torch.device, share: tuple[int, int]
 ) -> tuple[ImageSource | StreamSource, ImageSource | StreamSource]:
     """The training and test images of a data set that is classified, in memory or streaming."""
-    augmentation = Augmentation(settings.crop, settings.flip != "off", settings.rotation)
+    augmentation = Augmentation(
+        settings.crop, settings.flip != "off", settings.rotation, settings.trivial_augment, settings.erase
+    )
     given = (data, augmentation, device, decoders(settings.workers, share[1]))
     return image_source(data.train, *given), image_source(data.test, *given)
 

@@ -89,15 +89,15 @@ class Precision:
 
 
 @contextlib.contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
-    """A context for training. wanted: torch uses deterministic algorithms only; else cuDNN takes its fastest ones,
-    which it finds by trying them out once for each shape of a batch.
+def algorithms(deterministic: bool, cudnn_benchmark: bool) -> Iterator[None]:
+    """A context for training. deterministic: torch uses deterministic algorithms only. cudnn_benchmark: cuDNN takes its
+    fastest ones, which it finds by trying them out once for each shape of a batch; it does not go with the former.
 
     Raises ValueError where a deterministic run meets an operation without such an algorithm, and names it.
     """
-    if not wanted:
+    if not deterministic:
         tries = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = cudnn_benchmark
         try:
             yield
         finally:

@@ -16,11 +16,12 @@ from conf.combinations import parse_budget
 from conf.knobs import show
 from conf.resolve import chosen_row
 from datasets.batches import EvaluationBatches, TrainingBatches
-from datasets.fingerprint import fingerprint
+from datasets.fingerprint import TEACHER, fingerprint
 from datasets.loaders import make_batches
 from engine import checkpoint
 from engine.checks import check_run, check_single_images, check_sizes, prepare_network
 from engine.device import Precision, keep_freed_memory, to_device
+from engine.distillation import Distilled, TaughtBatches, make_teacher
 from engine.distributed import SINGLE_PROCESS, Processes
 from engine.folders import Folders
 from engine.graphs import is_graphed
@@ -43,7 +44,7 @@ class Job:
 
     view         what the network sees of an image
     evaluations  by split: "Val" first, where images are held out, then "Test"
-    fingerprint  of the data set and its split
+    fingerprint  of the data set and its split, and of the teacher where there is one
     parameters, macs  the trainable parameters, and the multiply-accumulates for one image
     """
 
@@ -53,7 +54,7 @@ class Job:
     view: datasets.View
     network: nn.Module
     task: Task
-    training: TrainingBatches
+    training: TrainingBatches | TaughtBatches
     evaluations: dict[str, EvaluationBatches]
     fingerprint: dict[str, str | int]
     parameters: int
@@ -80,6 +81,7 @@ def describe_job(job: Job, folders: Folders) -> str:
     several = describe_processes(job.processes.world_size, settings)
     how = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     how += f", compiled ({settings.compile})" if settings.compile != "off" else ""
+    how += f", taught by {settings.distill}" if settings.distill else ""
     how += ", steps as a CUDA graph" if is_graphed(settings, job.precision.device) else ""
     gated = settings.gate_start == "one" and any(isinstance(m, ReuseSqueezeExcite) for m in job.network.modules())
     gates = ", its gates started at one" if gated else ""
@@ -147,16 +149,22 @@ def make_job(
     training, evaluations = make_batches(settings, data, device, (processes.rank, processes.world_size))
     check_single_images(made, settings, min(stop - start for start, stop in training.bounds))
     validation = evaluations.get("Val")
+    facts = fingerprint(data, (training.index, *([validation.index] if validation else [])))
+    task = TASKS[row.task].make(settings, view)
+    if settings.distill:
+        teacher = make_teacher(settings, view, precision)
+        training, task = TaughtBatches(training, teacher), Distilled.make(settings, view)
+        facts[TEACHER] = teacher.digest
     return Job(
         settings=settings,
         precision=precision,
         dataset=data,
         view=view,
         network=to_device(network, device, settings.channels_last),
-        task=TASKS[row.task].make(settings, view),
+        task=task,
         training=training,
         evaluations=evaluations,
-        fingerprint=fingerprint(data, (training.index, *([validation.index] if validation else []))),
+        fingerprint=facts,
         parameters=parameter_count(network),
         macs=macs,
         processes=processes,

@@ -11,8 +11,8 @@ from datasets.fingerprint import differences
 from engine.distributed import Processes
 
 # Every machine has data, decoders and devices of its own, and only the main one reads -weights. The data itself is
-# compared, and of a recipe its values.
-OWN = ("data", "dataset", "recipe", "weights")
+# compared, the teacher too, and of a recipe its values.
+OWN = ("data", "dataset", "distill", "recipe", "weights")
 COMPARED = tuple(
     name for name, field in FIELDS.items() if field.metadata["changes"] == "result" and name not in OWN
 ) + ("log_every",)  # processes meet whenever the losses are read
@@ -20,7 +20,7 @@ COMPARED = tuple(
 
 def own_overrides(settings: Settings) -> dict[str, object]:
     """What this machine keeps to where the run goes on from a checkpoint that another machine has written."""
-    return {name: getattr(settings, name) for name in ("data", "dataset", "workers")}
+    return {name: getattr(settings, name) for name in ("data", "dataset", "distill", "workers")}
 
 
 def check_same(processes: Processes, settings: Settings, fingerprint: dict[str, str | int]) -> None:

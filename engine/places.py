@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,20 +45,28 @@ class Places:
         row = DATASETS.get(settings.dataset)
         dataset, data = settings.dataset, settings.data
         if row is None and "dataset" not in self.given:
-            dataset = self._find_folder(settings.dataset)
+            dataset = self._find("dataset", settings.dataset, Path.is_dir)
         if "data" not in self.given:
             places = self._candidates(settings.data)
             there = [each for each in places if (each.is_dir() if row is None else datasets.is_there(row, each))]
             data = str(there[0]) if there else settings.data
         return dataclasses.replace(settings, dataset=dataset, data=data)
 
-    def _find_folder(self, name: str) -> str:
-        """The path of a folder of images, seen from here. Raises ValueError where it is in none of the places."""
+    def find_teacher(self, settings: Settings) -> Settings:
+        """The settings with the path of the teacher's file, likewise. Raises ValueError where it is in no place."""
+        if not settings.distill or "distill" in self.given:
+            return settings
+        return dataclasses.replace(settings, distill=self._find("distill", settings.distill, Path.is_file))
+
+    def _find(self, knob: str, name: str, is_there: Callable[[Path], bool]) -> str:
+        """The path of a folder of images or a file, seen from here. Raises ValueError where it is in no place."""
         places = self._candidates(name)
-        found = next((place for place in places if place.is_dir()), None)
+        found = next((place for place in places if is_there(place)), None)
         if found is None:
             looked = " or ".join(str(place.absolute()) for place in places)
-            raise ValueError(f"-dataset {name}: no such folder as {looked}; give -dataset PATH, where it is now")
+            kind = "folder" if knob == "dataset" else "file"
+            word = "PATH" if knob == "dataset" else "FILE"
+            raise ValueError(f"-{knob} {name}: no such {kind} as {looked}; give -{knob} {word}, where it is now")
         return name if found == Path(name) else str(found)  # "./photos" stays as it was given
 
     @contextlib.contextmanager

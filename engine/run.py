@@ -11,7 +11,7 @@ import torch
 
 from engine import checkpoint
 from engine.about_weights import about_weights
-from engine.device import determinism
+from engine.device import algorithms
 from engine.folders import Folders
 from engine.graphs import make_step
 from engine.interruption import Interrupted, Interruption
@@ -49,7 +49,7 @@ class Run:
         print(describe_job(self.job, self.folders))
         again = f"python main.py -resume {shlex.quote(str(self.folders.checkpoints))}"
         try:
-            with self.interruption, determinism(self.settings.deterministic):
+            with self.interruption, algorithms(self.settings.deterministic, self.settings.cudnn_benchmark):
                 self.train()
             result = make_result(self.job, self.state)
             if self.processes.is_main:

@@ -82,6 +82,8 @@ class Classification(Task):
     With five classes or fewer every guess is among the first five: there is no top-5 accuracy then.
     One image whose logits overflow can make the mean loss of all meaningless. So such images are counted, and an
     evaluation has the median loss beside the mean.
+    Targets may be shares of all classes, float N x classes, where images are mixed; a hit is then one of the class with
+    the largest share.
     """
 
     name = "classification"
@@ -126,6 +128,7 @@ class Classification(Task):
         """Sums of cross-entropy, top-1 hits, top-5 hits, images, images with a logit beyond LARGEST_LOGIT or nan."""
         logits = logits.detach().float()
         loss = F.cross_entropy(logits, targets, reduction="sum")
+        targets = targets.argmax(1) if targets.ndim == 2 else targets
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
         count = torch.full((), len(targets), device=logits.device)  # filled there: a copy would be waited for
         within = logits.abs().amax(1) <= LARGEST_LOGIT  # amax keeps what is not a number, which is never within

@@ -200,6 +200,24 @@ MISTAKES = [
     ("-net cheapV3 -dataset cifar100 -recipe driving -dry", "-correction 0.25: not for -dataset cifar100"),
     ("-net EffNet -dataset driving -crop 4", "-crop 4: not for -dataset driving; give -crop 0"),
     ("-net EffNet -dataset driving -label-smoothing 0.1", "-label-smoothing 0.1: driving has no labels"),
+    ("-net EffNet -dataset driving -mixup 0.2", "-mixup 0.2: driving has no labels; give -mixup 0"),
+    ("-net EffNet -dataset driving -cutmix 1", "-cutmix 1: driving has no labels; give -cutmix 0"),
+    ("-net EffNet -dataset driving -erase 0.1", "-erase 0.1: not for -dataset driving; give -erase 0"),
+    ("-net EffNet -dataset driving -trivial-augment", "-trivial-augment 1: not for -dataset driving"),
+    ("-net EffNet -dataset driving -distill other.pth", "-distill other.pth: driving has no labels; leave it out"),
+    (
+        "-net cheapV3 -dataset digits -distill a.pth -distill-temperature 0",
+        "-distill-temperature 0.0: must be at least",
+    ),
+    ("-net cheapV3 -dataset digits -distill a.pth -distill-share 2", "-distill-share 2.0: must be at most 1"),
+    ("-net cheapV3 -dataset digits -distill-share 0.5", "-distill-share 0.5: there is no teacher; leave it out"),
+    ("-net cheapV3 -dataset digits -distill gone.pth", "-distill gone.pth: cannot be read"),
+    ("-net cheapV3 -dataset digits -distill gone.pth -dry", "-distill gone.pth: cannot be read"),
+    ("-net cheapV3 -dataset digits -mixup -1", "-mixup -1.0: must be at least 0"),
+    ("-net cheapV3 -dataset digits -mixup 0.001", "-mixup 0.001: must be 0, for none, or at least 0.01"),
+    ("-net cheapV3 -dataset digits -cutmix 1000", "-cutmix 1000.0: must be at most 100"),
+    ("-net cheapV3 -dataset digits -erase 1.5", "-erase 1.5: must be at most 1"),
+    ("-net cheapV3 -dataset digits -trivial-augment wide", "wide: must be true or false"),
     ("-net cheapV3 -dataset digits -patience -1", "-patience -1: must be at least 0"),
     ("-net cheapV3 -dataset digits -name a/b", "plain word"),
     ("-net cheapV3 -dataset digits -weights gone.pth", "gone.pth: cannot be read"),
@@ -365,7 +383,7 @@ GPU = ("", "true", "True", "yes", "false", "False", "off")
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
 TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", *PARTS}
 ALSO = {
-    "resume": {"out", "compile", "graphs", "dataset", "kernels"},
+    "resume": {"out", "compile", "graphs", "dataset", "distill", "kernels"},
     "test": {"weights", *TOLD},
     "export": {"weights", *TOLD},
     "predict": {"weights", *TOLD},

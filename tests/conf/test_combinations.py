@@ -34,6 +34,8 @@ def chosen(words: str):
         ("crop=16", "could cut a whole image of 16x16 pixels away", "crop=15"),
         ("least_warm_steps=9 warm=0", "there is no warm-up", "warm=1"),
         ("steps=100000 batch_size=100000", "more than 200,000,000 images", "batch_size=100"),
+        ("distill_temperature=2", "there is no teacher", "distill=teacher.pth"),
+        ("distill_share=0.3", "there is no teacher", "distill=teacher.pth"),
         ("optimizer=adamw nesterov=true", "give -nesterov false", "nesterov=false"),
     ],
 )  # fmt: skip

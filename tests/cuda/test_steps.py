@@ -5,7 +5,7 @@ import torch
 
 import models
 from conf.resolve import settings
-from engine.device import Precision, determinism
+from engine.device import Precision, algorithms
 from engine.graphs import GraphedStep
 from engine.loop import Share, train_step
 from engine.state import TrainState
@@ -45,12 +45,12 @@ DECAY = {"decay_norms": False, "weight_decay": 0.1}
 def test_graphs_are_the_eager_steps(amp, more, device):
     if device.type != "cuda":
         pytest.skip("a graph is CUDA's")
-    with determinism(True):
+    with algorithms(True, False):
         found, expected = (weights_after(device, graphed, amp=amp, **more) for graphed in (True, False))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)  # rates are exact in the float32 of a graph
 
 
 @pytest.mark.parametrize("more", [{}, {"ema": 0.5, "accumulate": 2}], ids=str)
 def test_the_same_run_twice_is_the_same(more, device):
-    with determinism(True):
+    with algorithms(True, False):
         assert torch.equal(weights_after(device, amp="off", **more), weights_after(device, amp="off", **more))

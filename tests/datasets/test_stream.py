@@ -71,7 +71,7 @@ def equal(first, second) -> bool:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_without_a_random_cut_batches_are_those_from_memory(photos, tmp_path, workers):
-    augmentation = Augmentation(crop=4, flip=True, rotation=15.0)
+    augmentation = Augmentation(crop=4, flip=True, rotation=15.0, trivial_augment=True, erase=0.5)
     packed, streamed = load(photos, tmp_path), load(photos, tmp_path, limit=0, workers=workers)
     assert isinstance(packed.train.images, torch.Tensor) and isinstance(streamed.train.images, StreamedImages)
     assert (packed.classes, packed.mean, packed.std) == (streamed.classes, streamed.mean, streamed.std)

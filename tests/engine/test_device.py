@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.device import Precision, determinism
+from engine.device import Precision, algorithms
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -15,9 +15,9 @@ def test_auto_takes_no_precision_that_is_emulated(monkeypatch, has_bf16, expecte
     assert Precision.choose("auto", torch.device("cpu")).dtype is torch.float32
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_cudnn_searches_its_fastest_algorithms_in_training_only(deterministic):
+@pytest.mark.parametrize(("deterministic", "tries"), [(False, False), (False, True), (True, False)])
+def test_cudnn_searches_its_fastest_algorithms_where_asked_and_in_training_only(deterministic, tries):
     before = torch.backends.cudnn.benchmark
-    with determinism(deterministic):
-        assert torch.backends.cudnn.benchmark is not deterministic
+    with algorithms(deterministic, tries):
+        assert torch.backends.cudnn.benchmark is tries
     assert torch.backends.cudnn.benchmark is before is False

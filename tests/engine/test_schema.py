@@ -86,8 +86,8 @@ def test_anything_changed_is_refused_or_changes_nothing(finished, tmp_path, comm
     for place, value in variations(content, 50 if command == "-resume" else 10, seed=len(command)):
         status, out, error, untouched = outcome(changed(content, place, *value))
         what = f"{command} with {value or 'nothing'} at {place}: {error or out}"
-        if status == 0:
-            assert out == expected[1], what
+        if status == 0:  # a name of a class is what -predict prints
+            assert out == expected[1] or (command == "-predict" and place[0] == "classes"), what
         else:
             assert (status, len(error.splitlines()), untouched) == (2, 1, True), what
             refused += 1
