@@ -61,11 +61,11 @@ class Notebook:
                 raise ValueError(f"{self.path} is of another machine or other software; give another -out")
             self.tables = saved["tables"]
 
-    def fill(self, stage: str, lines: Iterator[tuple[str, Callable[[], dict[str, str]]]], limit: float) -> bool:
-        """Measures the lines that the stage's table lacks; whether the time was enough for all."""
+    def fill(self, stage: str, lines: Iterator[tuple[str, Callable]], only: str, limit: float) -> bool:
+        """Measures the lines that the stage's table lacks and whose names contain `only`; whether the time was enough."""
         found, begin = self.tables.setdefault(stage, {}), time.monotonic()
         for name, measure in lines:
-            if name in found:
+            if name in found or only not in name:
                 continue
             if time.monotonic() - begin > limit:
                 return False
@@ -103,6 +103,7 @@ def commit() -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, rounds=3)
     parser.add_argument("-stages", nargs="+", choices=list(STAGES), default=list(STAGES), help="what to measure")
+    parser.add_argument("-only", default="", help="words in the names of the lines to measure; empty: all")
     parser.add_argument("-out", type=Path, default=ROOT / "benchmarks" / "on_gpu", help="folder of what is written")
     parser.add_argument("-dataset", default=None, help="a data set in the place of noise")
     parser.add_argument("-data", default="data", help="folder of the data sets")
@@ -128,7 +129,7 @@ def main() -> int:
         whole = True
         for stage in options.stages:
             print(f"\n{stage}", flush=True)
-            whole &= notes.fill(stage, STAGES[stage](bench), options.limit)
+            whole &= notes.fill(stage, STAGES[stage](bench), options.only, options.limit)
     except ValueError as error:
         print(f"on_gpu.py: {error}", file=sys.stderr)
         return 2

@@ -44,7 +44,7 @@ class Plan:
     batches: tuple[int, ...] = (128, 512, 1024)
     untimed: int = 12  # steps before a measurement: shapes are captured, algorithms found
     steps: int = 40
-    noise: tuple[int, int, int] = (100, 100, 32)
+    noise: tuple[int, int, int] = (64, 160, 32)  # whole batches of each size
     streamed: tuple[int, int, int] = (20, 100, 256)
     compiled: tuple[str, ...] = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")  # for minutes each
     tests: tuple[str, ...] = ("tests/cuda",)
@@ -137,7 +137,9 @@ def profile(bench: Bench) -> Lines:
         time_of = "self_device_time_total" if bench.is_cuda else "self_cpu_time_total"
         events.sort(key=lambda event: -getattr(event, time_of))
         total = sum(getattr(event, time_of) for event in events)
-        top = [f"{100 * getattr(event, time_of) / total:.0f} % {event.key[:70]} x{event.count}" for event in events[:8]]
+        top = [
+            f"{100 * getattr(event, time_of) / total:.0f} % {event.key[:90]} x{event.count}" for event in events[:14]
+        ]
         return {
             "kernels a step": f"{sum(event.count for event in events) / steps:.0f}",
             "ms a step in kernels": f"{total / steps / 1e3:.2f}",
