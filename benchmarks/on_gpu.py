@@ -62,7 +62,7 @@ class Notebook:
             self.tables = saved["tables"]
 
     def fill(self, stage: str, lines: Iterator[tuple[str, Callable]], only: str, limit: float) -> bool:
-        """Measures the lines that the stage's table lacks and whose names contain `only`; whether the time was enough."""
+        """Measures the lines that the table lacks and whose names contain `only`; whether the time was enough."""
         found, begin = self.tables.setdefault(stage, {}), time.monotonic()
         for name, measure in lines:
             if name in found or only not in name:

@@ -75,9 +75,8 @@ class Bench:
 
     def loop(self, net: str, batch: int, **more: object) -> Own:
         """The training loop as main.py has it, its steps as a CUDA graph where there is CUDA, after its first steps."""
-        graphs = self.is_cuda and more.get("compile", "off") == "off"
         torch.set_num_threads(self.threads)
-        chosen = {"net": net, "batch_size": batch, "graphs": graphs, "log_every": 50} | self.given | more
+        chosen = {"net": net, "batch_size": batch} | self.given | more
         made = Own(resolve(chosen))
         made.run(self.plan.untimed)
         return made
@@ -127,7 +126,7 @@ def waits(bench: Bench) -> Lines:
 
 def profile(bench: Bench) -> Lines:
     def look(net: str, graphs: bool) -> dict[str, str]:
-        loop = bench.loop(net, bench.plan.batches[0], graphs=graphs and bench.is_cuda)
+        loop = bench.loop(net, bench.plan.batches[0], graphs=graphs)
         kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * bench.is_cuda
         steps = min(10, bench.plan.steps)
         with torch.profiler.profile(activities=kinds) as profiler:
@@ -219,8 +218,9 @@ def matrix(bench: Bench) -> Lines:
 def compare(bench: Bench) -> Lines:
     def with_original(net: str) -> dict[str, str]:
         given = {"net": net, "batch_size": bench.plan.batches[0]} | bench.given
-        groups = {name: Group(side, resolve(given), bench.threads) for name, side in SIDES.items()}
-        groups["own by graphs"] = Group(Own, resolve(given | {"graphs": bench.is_cuda}), bench.threads)
+        eager = resolve(given | {"graphs": False})
+        groups = {name: Group(side, eager, bench.threads) for name, side in SIDES.items()}
+        groups["own by graphs"] = Group(Own, resolve(given), bench.threads)
         try:
             calls = {name: partial(group.speed, UNTIMED, bench.plan.steps) for name, group in groups.items()}
             found = alternate(calls, bench.rounds)

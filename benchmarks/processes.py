@@ -35,7 +35,7 @@ class Own:
         steps = len(self.job.training)
         self.state = TrainState.start(self.job.network, steps, settings, self.job.precision, processes)
         self.batches = endless(self.job.training)
-        self.step = make_step(settings, self.device)
+        self.step = make_step(settings, self.device, processes.world_size)
 
     def run(self, steps: int) -> int:
         """Takes that many steps; returns the number of images, this process's share of them."""

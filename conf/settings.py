@@ -170,9 +170,10 @@ class Settings:
         choices=("off", "default", "reduce-overhead", "max-autotune-no-cudagraphs"),
         switch="default",
     )
-    graphs: bool = knob(
-        "training steps replayed as a CUDA graph, which the host launches at once; without -compile, in one process",
-        default=False,
+    graphs: bool | None = knob(
+        "training steps replayed as a CUDA graph, which the host launches at once (default: on CUDA, in one process, "
+        "without -compile, -fused false and muon)",
+        default=None,
         group="machine",
         untrained=False,
     )

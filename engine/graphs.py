@@ -21,12 +21,19 @@ EAGER_STEPS = 3  # of a shape before its capture: cuDNN has chosen its algorithm
 
 
 def check_graphs(settings: Settings, device: torch.device, processes: int, goes_on: bool = False) -> None:
-    """Raises ValueError where -graphs is given with what it does not go with.
+    """Raises ValueError where -graphs true is given with what it does not go with.
 
     goes_on: the run may have begun on another machine; where there is no CUDA it goes on without graphs.
     """
+    reason = why_not(settings, device, processes)
+    if settings.graphs and reason and not (goes_on and device.type != "cuda"):
+        raise ValueError(f"-graphs true: {reason}")
+
+
+def why_not(settings: Settings, device: torch.device, processes: int) -> str:
+    """Why steps cannot be replayed on this device, and what to do; empty where they can."""
     reasons = {
-        f"it is for CUDA devices, not for {device}; leave it out": device.type != "cuda" and not goes_on,
+        f"it is for CUDA devices, not for {device}; leave it out": device.type != "cuda",
         f"it is for one process, not for {processes}; give -procs 1 or -graphs false": processes > 1,
         f"does not go with -compile {settings.compile}; leave one of them out": settings.compile != "off",
         "does not go with -optimizer muon, which has the host read the rate; leave one of them out": (
@@ -34,18 +41,17 @@ def check_graphs(settings: Settings, device: torch.device, processes: int, goes_
         ),
         "does not go with -fused false, which has the host read the rate; leave one of them out": not settings.fused,
     }
-    if settings.graphs and (reason := next((text for text, applies in reasons.items() if applies), None)):
-        raise ValueError(f"-graphs true: {reason}")
+    return next((reason for reason, applies in reasons.items() if applies), "")
 
 
-def is_graphed(settings: Settings, device: torch.device) -> bool:
-    """Whether a run on this device replays its steps: not where one with -graphs goes on without CUDA."""
-    return settings.graphs and device.type == "cuda"
+def is_graphed(settings: Settings, device: torch.device, processes: int) -> bool:
+    """Whether a run on this device, in so many processes, replays its steps: by default wherever it can."""
+    return settings.graphs is not False and not why_not(settings, device, processes)
 
 
-def make_step(settings: Settings, device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
+def make_step(settings: Settings, device: torch.device, processes: int) -> Callable[..., tuple[Tensor, Tensor]]:
     """What takes a run's training steps: train_step of engine/loop.py, or a GraphedStep in its place."""
-    return GraphedStep(device) if is_graphed(settings, device) else train_step
+    return GraphedStep(device) if is_graphed(settings, device, processes) else train_step
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def describe_job(job: Job, folders: Folders) -> str:
     how = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     how += f", compiled ({settings.compile})" if settings.compile != "off" else ""
     how += f", taught by {settings.distill}" if settings.distill else ""
-    how += ", steps as a CUDA graph" if is_graphed(settings, job.precision.device) else ""
+    how += ", steps as a CUDA graph" if is_graphed(settings, job.precision.device, job.processes.world_size) else ""
     gated = settings.gate_start == "one" and any(isinstance(m, ReuseSqueezeExcite) for m in job.network.modules())
     gates = ", its gates started at one" if gated else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())

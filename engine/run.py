@@ -38,7 +38,7 @@ class Run:
         self.interruption = Interruption(self.processes.largest)
         self.log: RunLog | NoLog = NoLog()
         self.saved_at = time.monotonic()
-        self.step = make_step(self.settings, job.precision.device)
+        self.step = make_step(self.settings, job.precision.device, self.processes.world_size)
 
     def finish(self) -> dict:
         """Trains what is left of the run; returns its result.

@@ -31,7 +31,23 @@ def test_what_graphs_do_not_go_with(device, processes, more, named):
 
 def test_a_run_with_graphs_goes_on_without_cuda():
     check_graphs(chosen(graphs=True), CPU, 1, goes_on=True)
-    assert not is_graphed(chosen(graphs=True), CPU) and is_graphed(chosen(graphs=True), CUDA)
+    assert not is_graphed(chosen(graphs=True), CPU, 1) and is_graphed(chosen(graphs=True), CUDA, 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "more", "graphed"),
+    [
+        (CUDA, 1, {}, True),
+        (CUDA, 1, {"graphs": False}, False),
+        (CUDA, 2, {}, False),
+        (CUDA, 1, {"compile": "default"}, False),
+        (CUDA, 1, {"fused": False}, False),
+        (CPU, 1, {}, False),
+    ],
+)
+def test_steps_are_replayed_by_default_where_they_can_be(device, processes, more, graphed):
+    check_graphs(chosen(**more), device, processes)
+    assert is_graphed(chosen(**more), device, processes) is graphed
 
 
 @pytest.mark.parametrize(("given", "mode"), [(True, "default"), (False, "off"), ("reduce-overhead", "reduce-overhead")])
