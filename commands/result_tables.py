@@ -90,7 +90,7 @@ def markdown(table: ResultTable, rows: dict[str, Row]) -> str:
         if row.label not in rows:
             continue
         found = rows[row.label]
-        own = {name: value for name, value in row.given.items() if name not in table.common and name != "net"}
+        own = {name: value for name, value in row.given.items() if name != "net" and table.common.get(name) != value}
         cells = [" ".join([f"`{row.given['net']}`", *([f"`{' '.join(words(own))}`"] if own else [])])]
         cells += [_figure(found, key) for key, _ in figures]
         cells += [f"{found.means['parameters']:,.0f}", f"{found.means['macs'] / 1e6:.2f}", found.labels()["seeds"]]

@@ -43,7 +43,15 @@ def test_alternating_flips_mirror_each_image_in_every_other_epoch(kind, image_fo
         save_image(image_folder / "train" / "cat" / f"more{number}.png", values)
     place = write_drive(tmp_path / "drive", 30) if kind == "drive" else image_folder
     given = {"net": "EffNet", "dataset": str(place), "recipe": "driving" if kind == "drive" else "fast", "workers": 0}
-    given |= {"crop": 0, "batch_size": 8, "flip": "alternating", "correction": 0, "brightness": 1, "zero_drop": 0}
+    given |= {
+        "crop": 0,
+        "rotation": 0,
+        "batch_size": 8,
+        "flip": "alternating",
+        "correction": 0,
+        "brightness": 1,
+        "zero_drop": 0,
+    }
     data = datasets.load(
         find_row(str(place)), tmp_path / "data", 16, datasets.Streaming(0 if kind == "streamed" else 10**9, 0)
     )
