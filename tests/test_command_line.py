@@ -381,7 +381,7 @@ GPU = ("", "true", "True", "yes", "false", "False", "off")
 
 
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
-TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", *PARTS}
+TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", "reuse", *PARTS}
 ALSO = {
     "resume": {"out", "compile", "graphs", "dataset", "distill", "kernels"},
     "test": {"weights", *TOLD},
