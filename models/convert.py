@@ -113,7 +113,7 @@ def reuse_expansions(
 
 
 def replace_expansions(network: nn.Module, literal: bool = False) -> list[Expansion]:
-    """reuse_expansions() in place; returns all 1x1 convolutions that widen, of which those without a reason are gone."""
+    """reuse_expansions() in place; returns all 1x1 convolutions that widen, replaced where there is no reason."""
     calls = Calls(network)
     found = [each for node in calls.nodes if (each := _expansion(calls, node))]
     if all(each.reason for each in found):
