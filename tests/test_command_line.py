@@ -123,7 +123,7 @@ def call(capsys, *words: str) -> tuple[int, str]:
 MISTAKES = [
     ("", "-net: which network"),
     ("-net cheapv33", "did you mean cheapV3"),
-    ("-net torchvision:mobilenet_v33 -dataset digits", "did you mean torchvision:mobilenet_v3"),
+    ("-net torchvision:mobilenet_v33 -dataset digits", "did you mean torchvision:mobilenet_v2 or"),
     ("-net torchvision:mobilenet_v2 -dataset digits -width 0.5", "has no width multiplier"),
     ("-net torchvision:vit_b_16 -dataset digits -size 32 -dry", "takes no image of 32x32 pixels"),
     ("-net torchvision:resnet18 -dataset digits -reuse -dry", "can replace no 1x1 expansion"),
