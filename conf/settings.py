@@ -202,8 +202,8 @@ class Settings:
         "torch's deterministic algorithms only, on every device (default: False)", default=False, group="machine"
     )
     cudnn_benchmark: bool = knob(
-        "on CUDA cuDNN tries its algorithms out for each shape of a batch, which can take it half a minute, and takes "
-        "the fastest; without it, by its heuristics (default: False)",
+        "on CUDA cuDNN tries its algorithms out for each shape of a batch when a run starts, and takes the fastest, in "
+        "place of those that it holds to be so (default: False)",
         default=False,
         group="machine",
         untrained=False,

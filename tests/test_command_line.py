@@ -389,7 +389,7 @@ GPU = ("", "true", "True", "yes", "false", "False", "off")
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
 TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", "reuse", *PARTS}
 ALSO = {
-    "resume": {"out", "compile", "graphs", "dataset", "distill", "kernels"},
+    "resume": {"out", "compile", "graphs", "cudnn_benchmark", "dataset", "distill", "kernels"},
     "test": {"weights", *TOLD},
     "export": {"weights", *TOLD},
     "predict": {"weights", *TOLD},
