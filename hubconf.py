@@ -4,7 +4,8 @@
 
 An entry point takes the arguments of models.create() but the name, and weights="FILE": the checkpoint of a run, or
 weights alone, of this project or another; or pretrained="DATASET", which takes the file of weights/ here for that data
-set. Without either the networks come untrained.
+set. Without either the networks come untrained. The entry point "create" takes the name as well, torchvision:NAME and
+timm:NAME among them.
 """
 
 from __future__ import annotations
@@ -102,7 +103,12 @@ def _file_of(name: str, pretrained: str, weights: str | None) -> str:
 
 def _entry_points() -> dict[str, collections.abc.Callable]:
     models = _own("models")
-    return {name: _entry_point(models, name) for name in models.names()}
+
+    def create(name: str, *arguments: object, **named: object):
+        """A network by any name that models.create() takes, torchvision:NAME and timm:NAME too, with weights."""
+        return _entry_point(models, name)(*arguments, **named)
+
+    return {"create": create} | {name: _entry_point(models, name) for name in models.names()}
 
 
 globals().update(_entry_points())

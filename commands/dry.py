@@ -54,5 +54,5 @@ def check_new_run(settings: Settings) -> None:
     if weights is not None and side:
         path, own = Path(settings.weights), network.state_dict()
         state = weights_in(weights, own, path)
-        classifier = {key: own[key] for key in own if key.startswith("head.classifier.") and key in state}
+        classifier = {key: own[key] for key in made.classifier() if key in state}
         check_fits(own, {**state, **classifier}, path, made, advise=True)  # how many classes there are is not known yet

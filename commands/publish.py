@@ -20,6 +20,7 @@ from commands.finished_runs import read_result
 from conf.datasets import DATASETS
 from engine import checkpoint
 from engine.about_weights import about_weights, without_paths
+from engine.folders import net_folder
 from models import weight_file
 from models.pretrained import build
 
@@ -46,7 +47,7 @@ def publish(weights: Path, out: Path, name: str = "", half: bool = False) -> Pat
     result = finished_result(content, weights)
     about = without_paths(about_weights(content, weights, result))
     if not name:
-        name = "{net}-{dataset}".format_map(about["settings"])
+        name = net_folder("{net}-{dataset}".format_map(about["settings"]))
     if Path(name).name != name or name.startswith("."):
         raise ValueError(f"-name {name}: must be a plain word, without slashes or a leading dot")
     state = checkpoint.network_weights(content)

@@ -24,7 +24,7 @@ from commands.result_rows import METRICS, RESULT, SETTINGS, ResultRow, read_tabl
 from conf.yaml_file import read_mapping
 from engine.device import visible_cuda_devices
 from engine.distributed import STARTER
-from engine.folders import Folders
+from engine.folders import Folders, net_folder
 from engine.interruption import handled_signals
 from engine.run_lock import owner
 
@@ -91,7 +91,7 @@ class Trainer:
         try:
             settings = row.settings(seed)
             name = f"{Path(settings.dataset).resolve().name}-{row.run_name(seed)}"
-            inner = Path(settings.net) / name
+            inner = Path(net_folder(settings.net)) / name
             folders = Folders(self.out / "runs" / inner, self.out / "checkpoints" / inner)
             if not (folders.checkpoints / "result.json").exists():
                 other = owner(folders.checkpoints)

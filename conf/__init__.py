@@ -20,7 +20,7 @@ UNTRAINED = {name: f.metadata["untrained"] for name, f in FIELDS.items() if f.me
 
 # The knobs that say of which network weights without a run are, whose data set's classes they are for, in which order,
 # and how images were cut for them.
-TOLD = ("net", "dataset", "width", "size", "natural_order", "random_resized_crop", *PARTS)
+TOLD = ("net", "dataset", "width", "size", "natural_order", "random_resized_crop", "reuse", *PARTS)
 
 
 def replaceable(training: bool) -> list[str]:

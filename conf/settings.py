@@ -23,7 +23,9 @@ def part(help: str, choices: tuple[str, ...] = (), low: float | None = None, hig
 class Settings:
     """The effective settings of one run. Raises ValueError that names the knob for a value that is not allowed."""
 
-    net: str = knob("network, a name from models/ (required)", group="run", changes="result")
+    net: str = knob(
+        "network: a name from models/, torchvision:NAME or timm:NAME (required)", group="run", changes="result"
+    )
     dataset: str = knob(
         "data set: cifar10, cifar100, tiny-imagenet, mnist, fashion-mnist, digits, driving, or a folder of images",
         default="cifar100",
@@ -114,6 +116,12 @@ class Settings:
         high=11,
     )
     activation_before: bool | None = part("an activation between a block's expansion and its depthwise convolution")
+
+    reuse: bool = knob(
+        "Reuse in the place of every 1x1 expansion of a torchvision:NAME or timm:NAME that it can replace",
+        default=False,
+        group="network",
+    )
 
     gpu: bool | None = knob(
         "true demands CUDA, false keeps to the CPU; CUDA_VISIBLE_DEVICES chooses devices (default: what is there)",
@@ -335,8 +343,9 @@ class Settings:
     )
 
     def parts(self) -> dict[str, object]:
-        """The parts that are chosen in place of the network's own, as models.create takes them."""
-        return {name: getattr(self, name) for name in PARTS if getattr(self, name) is not None}
+        """What is chosen in place of the network's own, as models.create takes it."""
+        chosen = {name: getattr(self, name) for name in PARTS if getattr(self, name) is not None}
+        return chosen | ({"reuse": True} if self.reuse else {})
 
     def __post_init__(self) -> None:
         types = typing.get_type_hints(type(self))

@@ -36,13 +36,13 @@ class Folders:
         named = Path(os.path.abspath(checkpoints))
         for folder in (named, checkpoints.resolve()):  # as it is named, then where a link leads
             if is_known_layout(folder, net):
-                return cls(folder.parents[2] / "runs" / net / folder.name, folder)
+                return cls(folder.parents[2] / "runs" / net_folder(net) / folder.name, folder)
         return cls(named / "runs", named)
 
     @classmethod
     def of(cls, settings: Settings, name: str) -> Folders:
         """The folders of the run of that name, which need not exist."""
-        inner = Path(settings.net) / name
+        inner = Path(net_folder(settings.net)) / name
         return cls(Path(settings.out) / "runs" / inner, Path(settings.out) / "checkpoints" / inner)
 
     @classmethod
@@ -90,7 +90,13 @@ class Folders:
 
 def is_known_layout(folder: Path, net: str) -> bool:
     """Whether an absolute path is that of a run's checkpoints as a new run of the network has it."""
-    return len(folder.parents) > 2 and (folder.parents[1].name, folder.parent.name) == ("checkpoints", net)
+    above = "checkpoints", net_folder(net)
+    return len(folder.parents) > 2 and (folder.parents[1].name, folder.parent.name) == above
+
+
+def net_folder(net: str) -> str:
+    """A network's name in paths, where a colon would stand for a drive or a stream on Windows: timm:x is timm-x."""
+    return net.replace(":", "-")
 
 
 def begun_run(settings: Settings, text: str) -> Path | None:

@@ -33,7 +33,7 @@ from engine.weights import load_pretrained
 from models import fast_path
 from models.match import nearest_width
 from models.registry import entry
-from models.reuse import ReuseSqueezeExcite
+from models.reuse import Reuse, ReuseDepthwise, ReuseSqueezeExcite
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
 
@@ -81,6 +81,8 @@ def describe_job(job: Job, folders: Folders) -> str:
     several = describe_processes(job.processes.world_size, settings)
     how = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     how += f", compiled ({settings.compile})" if settings.compile != "off" else ""
+    reused = sum(isinstance(m, Reuse | ReuseDepthwise) for m in job.network.modules()) if settings.reuse else 0
+    how += f", {reused} expansions replaced by Reuse" if reused else ""
     how += f", taught by {settings.distill}" if settings.distill else ""
     how += ", steps as a CUDA graph" if is_graphed(settings, job.precision.device, job.processes.world_size) else ""
     gated = settings.gate_start == "one" and any(isinstance(m, ReuseSqueezeExcite) for m in job.network.modules())

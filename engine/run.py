@@ -12,7 +12,7 @@ import torch
 from engine import checkpoint
 from engine.about_weights import about_weights
 from engine.device import algorithms
-from engine.folders import Folders
+from engine.folders import Folders, net_folder
 from engine.graphs import make_step
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
@@ -130,7 +130,7 @@ class Run:
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, []
         is_best = self.note(metrics)
         # before anything is logged, drawn or printed: a resume writes these again
-        name = f"{self.settings.net}-{state.epoch}"
+        name = f"{net_folder(self.settings.net)}-{state.epoch}"
         regular = [f"{name}-regular.pth"] if state.epoch % REGULAR_EVERY == 0 else []
         best = [f"{name}-best.pth"] if is_best else []
         self.save(*regular, *best, LAST)

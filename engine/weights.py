@@ -53,6 +53,11 @@ class Made:
         with torch.device("meta"):
             return self.network().state_dict()
 
+    def classifier(self) -> list[str]:
+        """The names of the weights whose shape depends on the number of classes."""
+        own, others = self.shapes(), self.shapes(num_classes=self.num_classes + 1)
+        return [key for key, shape in own.items() if shape != others.get(key)]
+
     def shapes(self, **others: object) -> dict[str, torch.Size]:
         """The shapes of the weights of a network that is made so, but for `others`; empty where there is none."""
         try:
@@ -81,8 +86,8 @@ def load_pretrained(network: nn.Module, content: dict, path: Path, made: Made, c
     """
     own = network.state_dict()
     state = weights_in(content, own, path)
-    for key in ("head.classifier.weight", "head.classifier.bias"):
-        if key in state and key in own and state[key].shape[:1] != own[key].shape[:1] and state[key].ndim:
+    for key in made.classifier():
+        if key in state and state[key].shape[:1] != own[key].shape[:1] and state[key].ndim:
             print(f"{key}: made new, {path} has {state[key].shape[0]} classes and this run {own[key].shape[0]}")
             state = {**state, key: own[key]}
     load_weights(network, state, path, made, advise=True)
@@ -108,6 +113,8 @@ def create_with(name: str, path: Path, given: dict[str, object]) -> nn.Module:
         known = {"num_classes": len(content["classes"]), "width": content["settings"].get("width", 1.0)}
         known |= {key: content[key] for key in ("in_channels", "image_size")}
         parts = {key: content["settings"].get(key) for key in PARTS}
+        if content["settings"].get("reuse"):
+            parts["reuse"] = True
         given = known | {key: value for key, value in parts.items() if value is not None} | given
     network = models.create(name, **given)
     usual = {key: each.default for key, each in inspect.signature(models.create).parameters.items()}
@@ -181,13 +188,22 @@ def _reason(state: Mapping[str, Tensor], made: Made, advise: bool) -> str:
     }
     options = {"image_size": "-size", "width": "-width"}
     usual = models.registry.entry(made.name).usual.get("image_size", 32)
-    trials = [{}, *({"image_size": side} for side in (usual, *SIDES)), *({"width": width} for width in WIDTHS)]
+    trials = [{}]
+    if made.name in models.names():  # the weights of another library's networks depend on neither
+        trials += [*({"image_size": side} for side in (usual, *SIDES)), *({"width": width} for width in WIDTHS)]
     for trial in trials:
         found = known | trial
         if found and made.shapes(**found) == shapes:
             what = " and ".join(words[key].format(value, getattr(made, key)) for key, value in found.items())
             given = [f"{options[key]} {value:g}" for key, value in trial.items()] if advise and not known else []
             return f"they are for {what}" + (f": give {' '.join(given)}" if given else "")
+    if made.name not in models.names():
+        reuse = not made.others.get("reuse", False)
+        if made.shapes(**known, others=dict(made.others) | {"reuse": reuse}) == shapes:
+            word = str(reuse).lower()
+            return f"they are of it {'with' if reuse else 'without'} Reuse" + (
+                f": give -reuse {word}" if advise else ""
+            )
     for name in models.names():
         other = replace(made, name=name, width=1.0, others={})
         its = _classes_and_channels(shapes, other)

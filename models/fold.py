@@ -4,7 +4,8 @@ A layer that has another form for inference says so with fold(), which returns i
 models/reuse_block.py); fold() here walks a network, of this project or another, and calls them. One that is several
 convolutions says with fused_with() how it takes a batch norm in (models/mixed_depthwise.py).
 Layers that feed one another are found in nn.Sequential, nested ones included: every network here keeps its
-convolutions and batch norms in them. A batch norm elsewhere would stay as it is, and nothing would be lost.
+convolutions and batch norms in them. Where a network of another library has batch norms elsewhere, torch.fx tells which
+convolution each of them follows; one that it cannot tell of stays as it is, and nothing is lost.
 """
 
 # NOTE: of a network in the literal form (models.create(literal=True)) only the batch norms are folded; its weights
@@ -23,6 +24,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from models.layers import GlobalAveragePool
+from models.reuse import ReuseDepthwise
+from models.traced import Calls, after_norm, is_plain_norm, of_timm, replace
 
 
 @torch.no_grad()
@@ -41,6 +44,7 @@ def fold(network: nn.Module) -> nn.Module:
     """
     folded = inference_layer(copy.deepcopy(network).eval())
     fold_batch_norms(folded)
+    fold_traced(folded)
     return folded.requires_grad_(False)
 
 
@@ -130,22 +134,49 @@ def flat(sequential: nn.Sequential) -> list[Place]:
 def fold_into_previous(chain: list[Place]) -> None:
     """Batch norms into the convolution or linear layer that they directly follow."""
     for before, place in pairwise(chain):
-        if isinstance(place.layer, _BatchNorm) and place.layer.running_mean is not None:
-            if isinstance(before.layer, nn.Conv2d):
-                before.layer = fuse_conv_bn_eval(before.layer, place.layer)
-            elif isinstance(before.layer, nn.Linear):
-                before.layer = fuse_linear_bn_eval(before.layer, place.layer)
-            elif hasattr(before.layer, "fused_with"):
-                before.layer = before.layer.fused_with(place.layer)
-            else:
-                continue
-            place.layer = nn.Identity()
+        if (fused := fused_layer(before.layer, place.layer)) is not None:
+            before.layer, place.layer = fused, after_norm(place.layer)
+
+
+def fused_layer(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
+    """A layer and the batch norm that follows it as one, without the activation that the norm may hold; None where
+    that is not known to be exact.
+    """
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or after_norm(norm) is None:
+        return None
+    if hasattr(layer, "fused_with"):
+        return layer.fused_with(norm)
+    if isinstance(layer, nn.Linear):
+        return fuse_linear_bn_eval(layer, norm) if type(layer).forward is nn.Linear.forward else None
+    # others may change their weight in forward(), as those with standardised weights do; "same" padding does not
+    padded = of_timm("conv2d_same", "Conv2dSame") or ReuseDepthwise
+    linear = isinstance(layer, nn.Conv2d) and type(layer).forward in (
+        each.forward for each in (nn.Conv2d, ReuseDepthwise, padded)
+    )
+    return fuse_conv_bn_eval(layer, norm) if linear else None
+
+
+def fold_traced(network: nn.Module) -> None:
+    """Batch norms that stand in no nn.Sequential into the layer whose result they alone read, in place."""
+    parents = [each for each in network.modules() if not is_plain_sequential(each)]
+    if not any(isinstance(child, _BatchNorm) for parent in parents for child in parent.children()):
+        return
+    try:
+        calls = Calls(network)
+    except ValueError:
+        return
+    for node in calls.nodes:
+        layer, reader = calls.module(node), calls.reader(node)
+        norm = calls.module(reader) if reader is not None else None
+        if layer is not None and norm is not None and (fused := fused_layer(layer, norm)) is not None:
+            replace(network, node.target, fused)
+            replace(network, reader.target, after_norm(norm))
 
 
 def fold_into_next(chain: list[Place]) -> None:
     """Batch norms that are left into the convolution or linear layer that reads them, where that is exact."""
     for number, place in enumerate(chain):
-        if isinstance(place.layer, _BatchNorm) and place.layer.running_mean is not None:
+        if is_plain_norm(place.layer) and place.layer.running_mean is not None:
             scale, shift = scale_and_shift(place.layer)
             reader = next_reader(chain[number + 1 :], scale)
             if reader is not None and scale_input(reader, scale, shift):

@@ -1,4 +1,4 @@
-"""The networks by name: a table that the network files fill, and create(), which builds one."""
+"""The networks by name: a table that the network files fill, and create(), which builds one, of other libraries too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from models import foreign
+from models.convert import replace_expansions
 from models.parts import Parts
 from models.reuse_block import ReuseInvertedResidual
 from utils import nearest
@@ -86,7 +88,12 @@ def cheap_names() -> list[str]:
 
 
 def entry(name: str, task: str = "") -> Entry:
-    """Raises ValueError for an unknown name, with the nearest ones; task: of networks that can be trained for it."""
+    """The entry of a network of models/, or of another library (models/foreign.py).
+
+    Raises ValueError for an unknown name, with the nearest ones; task: of networks that can be trained for it.
+    """
+    if foreign.is_foreign(name):
+        return Entry(foreign.builder(name), {"image_size": foreign.SIZE})
     if name not in _ENTRIES:
         fitting = [each for each, known in _ENTRIES.items() if not task or known.task in ("", task)]
         raise ValueError(f"{name}: unknown network; did you mean {nearest(name, fitting)}?")
@@ -101,6 +108,7 @@ def create(
     width: float = 1.0,
     literal: bool = False,
     gate_start: str = "original",
+    reuse: bool = False,
     **parts: object,
 ) -> nn.Module:
     """A network by name: N x in_channels x image_size x image_size float images -> N x num_classes logits.
@@ -110,6 +118,8 @@ def create(
              slower. models.literal.from_literal carries weights over.
     gate_start  how the gates of a squeeze-excite by Reuse (cheapV3 and its variants) start: "original", near zero as
              drawn, or "one" (ReuseInvertedResidual.start_gates_at_one); other networks have one start only
+    reuse    of torchvision:NAME and timm:NAME: Reuse in the place of every 1x1 expansion that it can replace
+             (models/convert.py); with literal, by real concatenations
     parts    of a MobileNet or its cheap variants, in place of the network's own: see models.parts.Parts
     Raises ValueError for an unknown name or a combination that cannot be built.
     """
@@ -131,11 +141,21 @@ def create(
         options["parts"] = known.parts.replaced(name, parts)
     elif parts:
         raise ValueError(f"{next(iter(parts))}: {name} has no parts to choose; the MobileNets and cheapV2, cheapV3 do")
-    if literal and not known.has_reuse(**parts):
+    if reuse and not foreign.is_foreign(name):
+        raise ValueError(
+            f"reuse true: {name} is of this project, and reuse converts torchvision:NAME and timm:NAME; its forms with "
+            f"Reuse are {cheap_names()}"
+        )
+    if literal and not reuse and not known.has_reuse(**parts):
         raise ValueError(f"literal: {name} has no Reuse and so only one form; the cheap ones are {cheap_names()}")
     if known.takes("literal"):
         options["literal"] = literal
     network = known.builder(**options)
+    if reuse:
+        try:
+            replace_expansions(network, literal)
+        except ValueError as error:
+            raise ValueError(f"reuse true: {name}: {error}; leave it out") from None
     if gate_start == "one":
         for module in network.modules():
             if isinstance(module, ReuseInvertedResidual):

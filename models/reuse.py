@@ -54,9 +54,24 @@ class ReuseDepthwise(nn.Conv2d):
     on the device (models/ops/depthwise.py); on a CPU the map is not repeated.
     """
 
-    def __init__(self, channels: int, times: int, kernel_size: int, stride: int) -> None:
+    def __init__(self, channels: int, times: int, kernel_size: int, stride: int | tuple[int, int]) -> None:
         super().__init__(channels, channels * times, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
         self.times = times
+
+    @staticmethod
+    def fits(conv: nn.Conv2d) -> bool:
+        """Whether a depthwise convolution that reads copies can be one of these: of() makes it so."""
+        plain = type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+        square = conv.kernel_size[0] == conv.kernel_size[1] and conv.dilation == (1, 1)
+        return plain and square and conv.groups == conv.in_channels == conv.out_channels
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, times: int) -> ReuseDepthwise:
+        """The layer of the same weights that reads what Reuse(times) would have repeated for conv."""
+        with torch.device("meta"):  # no initial weights are drawn
+            layer = cls(conv.in_channels // times, times, conv.kernel_size[0], conv.stride)
+        layer.weight, layer.bias, layer.padding = conv.weight, conv.bias, conv.padding
+        return layer.train(conv.training)
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.reuse_depthwise(x, self.weight, self.bias, self.stride, self.padding)

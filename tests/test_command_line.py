@@ -123,6 +123,12 @@ def call(capsys, *words: str) -> tuple[int, str]:
 MISTAKES = [
     ("", "-net: which network"),
     ("-net cheapv33", "did you mean cheapV3"),
+    ("-net torchvision:mobilenet_v33 -dataset digits", "did you mean torchvision:mobilenet_v2 or"),
+    ("-net torchvision:mobilenet_v2 -dataset digits -width 0.5", "has no width multiplier"),
+    ("-net torchvision:vit_b_16 -dataset digits -size 32 -dry", "takes no image of 32x32 pixels"),
+    ("-net torchvision:resnet18 -dataset digits -reuse -dry", "can replace no 1x1 expansion"),
+    ("-net cheapV3 -dataset digits -reuse", "cheapV3 is of this project"),
+    ("-net cheapV3 -dataset digits -reuse maybe", "-reuse: maybe: must be true or false"),
     ("-nett cheapV3", "-nett: unknown option; did you mean -net"),
     ("-net cheapV3 -ep 3", "-ep: unknown option"),
     ("-net cheapV3 -wdith 0.5", "did you mean -width"),
@@ -381,7 +387,7 @@ GPU = ("", "true", "True", "yes", "false", "False", "off")
 
 
 ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
-TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", *PARTS}
+TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", "reuse", *PARTS}
 ALSO = {
     "resume": {"out", "compile", "graphs", "cudnn_benchmark", "dataset", "distill", "kernels"},
     "test": {"weights", *TOLD},
