@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from engine.device import Precision
 from engine.state import TrainState
@@ -37,11 +36,11 @@ class WatchedStep:
         if (state.step + 1) % self.every:
             return self.step(*how)
         blocks = {name: trained(state.network.get_submodule(name)) for name in block_names(state.network)}
-        blocks = {name: weights for name, weights in blocks.items() if weights}
-        before = {name: [weight.detach().clone() for weight in weights] for name, weights in blocks.items()}
+        before = {name: [weight.detach().clone() for weight in weights] for name, weights in blocks.items() if weights}
         found = self.step(*how)
         with torch.no_grad():
-            self.found = block_changes(before, blocks) | gate_maxima(state.network, images[:GATED_IMAGES], precision)
+            changes = block_changes(before, {name: blocks[name] for name in before})
+            self.found = changes | gate_maxima(state.network, images[:GATED_IMAGES], precision)
         return found
 
     def read(self) -> dict[str, float]:
@@ -57,13 +56,19 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
 def block_changes(before: dict[str, list[Tensor]], blocks: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
     """Of each block the L2 norm of its gradient, as the optimizer took it (clipped, with -clip), and the norm of the
     change of its parameters in this step divided by that of the parameters before it."""
-    found = {}
-    for name, weights in blocks.items():
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        found[f"gradient norm/{name}"] = get_total_norm(gradients).float()
-        changes = torch._foreach_sub([weight.detach() for weight in weights], before[name])
-        found[f"update to weight/{name}"] = get_total_norm(changes) / get_total_norm(before[name])
-    return found
+    sizes = [len(weights) for weights in blocks.values()]
+    weights, old = ([each.detach() for group in groups.values() for each in group] for groups in (blocks, before))
+    gradients = [
+        torch.zeros_like(each) if each.grad is None else each.grad for group in blocks.values() for each in group
+    ]
+    # all tensors at once: for each by itself, launching the work on a device takes longer than the work
+    kinds = gradients, torch._foreach_sub(weights, old), old
+    of_gradients, of_changes, of_old = (
+        [part.float().norm() for part in torch.stack(torch._foreach_norm(tensors)).split(sizes)] for tensors in kinds
+    )
+    found = {f"gradient norm/{name}": norm for name, norm in zip(blocks, of_gradients, strict=True)}
+    pairs = zip(blocks, of_changes, of_old, strict=True)
+    return found | {f"update to weight/{name}": change / size for name, change, size in pairs}
 
 
 def gate_maxima(network: nn.Module, images: Tensor, precision: Precision) -> dict[str, Tensor]:

@@ -28,6 +28,16 @@ def label(name: str, longest: int = 40) -> str:
     return printable(name, longest=longest).replace("$", r"\$")
 
 
+def class_figures(matrix: numpy.ndarray, classes: tuple[str, ...]) -> dict[str, Figure]:
+    """The picture, by its name, of what classes are taken for: all of them, or of many the worst.
+
+    matrix: numbers of images (engine/confusions.py).
+    """
+    if len(classes) <= MATRIX_CLASSES:
+        return {"confusion matrix": confusion_figure(matrix, classes)}
+    return {"most confused pairs": pairs_figure(matrix, classes)}
+
+
 def confusion_figure(matrix: numpy.ndarray, classes: tuple[str, ...]) -> Figure:
     """The confusion matrix of up to MATRIX_CLASSES classes: rows are true classes, columns predicted ones.
 
@@ -97,7 +107,9 @@ def scatter_figure(true: Tensor, predicted: Tensor, largest: float) -> Figure:
     axes = figure.add_subplot()
     axes.plot([-largest, largest], [-largest, largest], color="grey", linewidth=1)
     axes.scatter(true.numpy(), predicted.numpy(), s=12, alpha=0.5)
-    axes.set(xlabel="true angle (degrees)", ylabel="predicted angle (degrees)", aspect="equal")
+    axes.set_aspect("equal")
+    axes.set_xlabel("true angle (degrees)", fontsize=13)
+    axes.set_ylabel("predicted angle (degrees)", fontsize=13)
     return figure
 
 
@@ -120,14 +132,16 @@ def errors_by_range(true: Tensor, predicted: Tensor, largest: float) -> list[tup
 def range_figure(true: Tensor, predicted: Tensor, largest: float) -> Figure:
     """Bars of the mean absolute error in each range of the true angle, beside that of always zero. All in degrees."""
     rows = errors_by_range(true, predicted, largest)
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.add_subplot()
     places = torch.arange(len(rows)).numpy()
-    axes.bar(places - 0.2, [row[3] for row in rows], 0.4, label="the network")
-    axes.bar(places + 0.2, [row[4] for row in rows], 0.4, label="always zero", color="lightgrey")
-    axes.set_xticks(places, [f"{low:g} to {high:g}\n(of {count})" for low, high, count, *_ in rows], fontsize=12)
-    axes.set(xlabel="true angle (degrees; of how many images)", ylabel="mean absolute error (degrees)")
-    axes.legend()
+    axes.barh(places - 0.2, [row[3] for row in rows], 0.4, label="the network")
+    axes.barh(places + 0.2, [row[4] for row in rows], 0.4, label="always zero", color="lightgrey")
+    axes.set_yticks(places, [f"{low:g} to {high:g}\n(of {count})" for low, high, count, *_ in rows], fontsize=12)
+    axes.invert_yaxis()
+    axes.set_ylabel("true angle (degrees; of how many images)", fontsize=12)
+    axes.set_xlabel("mean absolute error (degrees)", fontsize=12)
+    axes.legend(fontsize=12)
     return figure
 
 

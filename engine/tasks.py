@@ -16,7 +16,6 @@ from conf import Settings
 from datasets import Dataset, View
 from engine import figures
 from engine.confusions import class_rows, confusions
-from engine.figures import confusion_figure, pairs_figure
 from engine.metrics import Metric, MetricReport
 
 LARGEST_LOGIT = 1e4  # in magnitude; logits beyond it are counted as an overflow. e^100 decides any softmax already
@@ -168,12 +167,8 @@ class Classification(Task):
 
     def figures(self, probabilities: Tensor, targets: Tensor, data: Dataset) -> dict[str, Figure]:
         """The worst mistakes, and the confusion matrix or, of many classes, the pairs that are confused most."""
-        few = len(data.classes) <= figures.MATRIX_CLASSES
-        name, draw = ("confusion matrix", confusion_figure) if few else ("most confused pairs", pairs_figure)
-        return {
-            "worst mistakes": figures.mistakes_figure(data.test.images, probabilities, targets, data.classes),
-            name: draw(confusions(probabilities, targets), data.classes),
-        }
+        worst = figures.mistakes_figure(data.test.images, probabilities, targets, data.classes)
+        return {"worst mistakes": worst} | figures.class_figures(confusions(probabilities, targets), data.classes)
 
     def tables(self, probabilities: Tensor, targets: Tensor, data: Dataset) -> dict[str, list[dict[str, object]]]:
         return {"classes": class_rows(confusions(probabilities, targets), data.classes)}

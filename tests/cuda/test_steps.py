@@ -75,7 +75,7 @@ def test_blocks_are_measured_outside_of_a_graph(more, device):
     found, expected = [], []
     with algorithms(True, False):
         for graphed, figures in ((True, found), (False, expected)):
-            weights_after(device, graphed, 24, figures, amp="off", net="cheapV3_small", size=28, **more)
+            weights_after(device, graphed, 24, figures, amp="off", net="MobileNetV3_small", size=28, **more)
     assert len(found) == len(expected) == 12
     for graphed, eager in zip(found, expected, strict=True):
-        assert graphed == pytest.approx(eager, rel=1e-3, abs=1e-6)
+        assert graphed == pytest.approx(eager, rel=1e-2, abs=1e-6)

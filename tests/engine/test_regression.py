@@ -220,7 +220,7 @@ def test_pictures_show_what_they_say():
     scatter = figures.scatter_figure(true, predicted, 25.0).axes[0].collections[0]
     assert scatter.get_offsets().tolist() == torch.stack([true, predicted], 1).tolist()
     bars = figures.range_figure(true, predicted, 25.0).axes[0].patches
-    assert [bar.get_height() for bar in bars] == pytest.approx([0, 5, 10, 10, 0, 20])
+    assert [bar.get_width() for bar in bars] == pytest.approx([0, 5, 10, 10, 0, 20])
     images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
     strip = figures.frames_figure(images, true, predicted).axes
     order = true.argsort()  # the strip goes from left to right
