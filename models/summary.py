@@ -159,7 +159,7 @@ def describe(
     """
     lines = [table(network, in_channels, image_size), ""]
     lines.append(
-        f"{name}, one image of {in_channels} x {image_size} x {image_size}, in eval mode; MACs by torch, thop and flopth"
+        f"{name}, one image of {in_channels} x {image_size} x {image_size}, in eval mode; MACs by torch, thop, flopth"
     )
     lines += size_lines(network)
     lines += counter_lines(network, in_channels, image_size, literal)
