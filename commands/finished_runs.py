@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf import FIELDS, convert, option, resolve
+from conf.resolve import KNOBS
 from conf.yaml_file import read_mapping
 from engine import checkpoint
 
-# The knobs that tell runs apart: all that change what is trained, except the seed.
-KNOBS = [name for name, f in FIELDS.items() if f.metadata["changes"] == "result" and name != "seed"]
 COSTS = ("parameters", "macs", "weights bytes")
 
 
@@ -152,14 +151,8 @@ def changed(knobs: dict) -> str:
     """The knobs that differ from the recipe's, spelled as on the command line."""
     if "net" not in knobs:
         return "settings unknown"
-    try:
-        plain = resolve.with_recipe(str(knobs["recipe"]), {name: knobs[name] for name in ("net", "epochs")})
-        expected = {name: getattr(plain, name) for name in KNOBS}
-    except ValueError:  # the recipe is gone: all that differs from the defaults is shown
-        expected = {name: FIELDS[name].default for name in KNOBS}
     words = []
-    for name, value in knobs.items():
-        if name not in ("net", "dataset", "recipe", "epochs") and value != expected[name]:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [option(name), *(f"{each:.4g}" if isinstance(each, float) else str(each) for each in values)]
+    for name, value in resolve.changes(knobs).items():
+        values = value if isinstance(value, tuple) else (value,)
+        words += [option(name), *(f"{each:.4g}" if isinstance(each, float) else str(each) for each in values)]
     return " ".join(words)

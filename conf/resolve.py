@@ -16,6 +16,8 @@ from utils import nearest
 FOLDER = Path(__file__).parent / "recipes"
 SETTINGS = "settings.yaml"  # in the folder of a run's checkpoints
 KEYS = [name for name, f in FIELDS.items() if f.metadata["group"] in RECIPE_GROUPS]
+# The knobs that tell runs apart: all that change what is trained, except the seed.
+KNOBS = [name for name, f in FIELDS.items() if f.metadata["changes"] == "result" and name != "seed"]
 
 # Networks that take another recipe than the data set's row has: (network, data set) -> recipe.
 # The digit networks keep the recipes they were published with.
@@ -105,6 +107,20 @@ def with_recipe(name: str, given: dict[str, object]) -> Settings:
             f"recipe {name}: says nothing of {', '.join(missing)}; add a line, or give {option(missing[0])}"
         )
     return Settings(**values)
+
+
+def changes(knobs: dict[str, object]) -> dict[str, object]:
+    """Of these KNOBS by name, those that differ from what the recipe has for the network and as many epochs.
+
+    Where the recipe is gone, all that differ from the defaults.
+    """
+    try:
+        plain = with_recipe(str(knobs["recipe"]), {name: knobs[name] for name in ("net", "epochs")})
+        expected = {name: getattr(plain, name) for name in KNOBS}
+    except ValueError:
+        expected = {name: FIELDS[name].default for name in KNOBS}
+    told = ("net", "dataset", "recipe", "epochs")
+    return {name: value for name, value in knobs.items() if name not in told and value != expected[name]}
 
 
 def chosen_row(settings: Settings) -> DatasetRow:

@@ -89,6 +89,12 @@ class Settings:
         "checkpoints of every tenth epoch kept, the newest (0: all)", default=0, group="run", changes="output", low=0
     )
     log_every: int = knob("steps between readings of the loss", default=50, group="run", changes="output", low=1)
+    log_more: bool = knob(
+        "at each reading also curves of each block: gate maximum, gradient norm, update-to-weight ratio",
+        default=False,
+        group="run",
+        changes="output",
+    )
 
     width: float = knob("width multiplier", default=1.0, group="network", low=0.01, high=16.0)
     match: str = knob(

@@ -5,47 +5,80 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor
 
+from engine.confusions import worst_pairs
 from utils import printable
+
+# TensorBoard shows a picture about 300 pixels wide, half of what is drawn here: letters are of 11 points and more.
+MATRIX_CLASSES = 20  # with more, the numbers of a confusion matrix could not be read
 
 # Where the ranges of the true angle begin and end, as shares of the largest angle: narrow where most angles are.
 RANGE_EDGES = (-1.0, -0.6, -0.3, -0.1, -0.02, 0.02, 0.1, 0.3, 0.6, 1.0)
 TRUE_COLOUR, PREDICTED_COLOUR = "tab:green", "tab:red"
 
 
-def label(name: str) -> str:
+def label(name: str, longest: int = 40) -> str:
     """A class's name as matplotlib takes it: on one line, not too long, and a $ is no formula's beginning."""
-    return printable(name, longest=40).replace("$", r"\$")
+    return printable(name, longest=longest).replace("$", r"\$")
 
 
-def confusion_figure(probabilities: Tensor, targets: Tensor, classes: tuple[str, ...]) -> Figure:
-    """The confusion matrix: rows are true classes, columns predicted ones, values shares of the true class.
+def class_figures(matrix: numpy.ndarray, classes: tuple[str, ...]) -> dict[str, Figure]:
+    """The picture, by its name, of what classes are taken for: all of them, or of many the worst.
 
-    probabilities: N x classes. targets: N class numbers. Up to 40 classes are named on the axes.
+    matrix: numbers of images (engine/confusions.py).
     """
-    shares = confusion_matrix(
-        targets.numpy(), probabilities.argmax(1).numpy(), labels=range(len(classes)), normalize="true"
-    )
-    figure = Figure(figsize=(8, 8), layout="constrained")
+    if len(classes) <= MATRIX_CLASSES:
+        return {"confusion matrix": confusion_figure(matrix, classes)}
+    return {"most confused pairs": pairs_figure(matrix, classes)}
+
+
+def confusion_figure(matrix: numpy.ndarray, classes: tuple[str, ...]) -> Figure:
+    """The confusion matrix of up to MATRIX_CLASSES classes: rows are true classes, columns predicted ones.
+
+    matrix: numbers of images (engine/confusions.py). Drawn are shares of the true class in percent, where above 0.
+    """
+    shares = 100 * matrix / matrix.sum(1, keepdims=True).clip(1)
+    names = [label(name, 14) for name in classes]
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
-    axes.set(xlabel="predicted", ylabel="true")
-    if len(classes) <= 40:
-        names = [label(name) for name in classes]
-        axes.set_xticks(range(len(classes)), names, rotation=90)
-        axes.set_yticks(range(len(classes)), names)
+    size = 13 if len(classes) <= 12 else 9
+    display = ConfusionMatrixDisplay(shares, display_labels=names)
+    form = dict(values_format=".0f", cmap="Blues", xticks_rotation="vertical")
+    display.plot(ax=axes, **form, im_kw=dict(vmin=0, vmax=100), text_kw=dict(fontsize=size))
+    for text, share in zip(display.text_.flat, shares.flat, strict=True):
+        text.set_visible(bool(share > 0))
+    axes.tick_params(labelsize=size)
+    axes.set_xlabel("predicted", fontsize=13)
+    axes.set_ylabel("true", fontsize=13)
+    display.im_.colorbar.set_label("% of the true class", fontsize=13)
+    return figure
+
+
+def pairs_figure(matrix: numpy.ndarray, classes: tuple[str, ...], count: int = 20) -> Figure:
+    """The `count` pairs of classes that are confused most: bars of how many images of the first class were taken for
+    the second. matrix: numbers of images (engine/confusions.py)."""
+    pairs = worst_pairs(matrix, count)
+    figure = Figure(figsize=(6, 6.5), layout="constrained")
+    axes = figure.add_subplot()
+    names = [f"{label(classes[true], 16)}, taken for {label(classes[guess], 16)}" for true, guess, _ in pairs]
+    axes.bar_label(axes.barh(range(len(pairs)), [images for *_, images in pairs]), fontsize=12, padding=2)
+    axes.set_yticks(range(len(pairs)), names, fontsize=12)
+    axes.set_ylim(max(len(pairs), 1) - 0.5, -0.5)  # the worst on top
+    axes.margins(x=0.15)
+    axes.set_xlabel("images", fontsize=12)
     return figure
 
 
 def mistakes_figure(
-    images: Tensor, probabilities: Tensor, targets: Tensor, classes: tuple[str, ...], count: int = 16
+    images: Tensor, probabilities: Tensor, targets: Tensor, classes: tuple[str, ...], count: int = 9
 ) -> Figure:
-    """The images that the network took for another class, at most `count` (up to 16): the least probability of their
+    """The images that the network took for another class, at most `count` (up to 9): the least probability of their
     true class first.
 
     images: uint8 N x C x H x W. probabilities: N x classes. targets: N class numbers.
@@ -53,15 +86,15 @@ def mistakes_figure(
     loss = F.nll_loss(probabilities.clamp_min(1e-12).log(), targets, reduction="none")
     wrong = probabilities.argmax(1) != targets
     worst = loss.masked_fill(~wrong, -1.0).argsort(descending=True)[: min(count, int(wrong.sum()))]
-    figure = Figure(figsize=(10, 11), layout="constrained")
+    figure = Figure(figsize=(6, 7), layout="constrained")
     for place, number in enumerate(worst.tolist(), start=1):
         guess = int(probabilities[number].argmax())
-        axes = figure.add_subplot(4, 4, place)
+        axes = figure.add_subplot(3, 3, place)
         axes.imshow(images[number].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray")
         axes.set_axis_off()
-        true, taken_for = label(classes[targets[number]]), label(classes[guess])
+        true, taken_for = label(classes[targets[number]], 12), label(classes[guess], 12)
         title = f"{true}, taken for\n{taken_for} ({probabilities[number, guess]:.2f})"
-        axes.set_title(title, fontsize=8)
+        axes.set_title(title, fontsize=11)
     return figure
 
 
@@ -74,7 +107,9 @@ def scatter_figure(true: Tensor, predicted: Tensor, largest: float) -> Figure:
     axes = figure.add_subplot()
     axes.plot([-largest, largest], [-largest, largest], color="grey", linewidth=1)
     axes.scatter(true.numpy(), predicted.numpy(), s=12, alpha=0.5)
-    axes.set(xlabel="true angle (degrees)", ylabel="predicted angle (degrees)", aspect="equal")
+    axes.set_aspect("equal")
+    axes.set_xlabel("true angle (degrees)", fontsize=13)
+    axes.set_ylabel("predicted angle (degrees)", fontsize=13)
     return figure
 
 
@@ -97,14 +132,16 @@ def errors_by_range(true: Tensor, predicted: Tensor, largest: float) -> list[tup
 def range_figure(true: Tensor, predicted: Tensor, largest: float) -> Figure:
     """Bars of the mean absolute error in each range of the true angle, beside that of always zero. All in degrees."""
     rows = errors_by_range(true, predicted, largest)
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.add_subplot()
     places = torch.arange(len(rows)).numpy()
-    axes.bar(places - 0.2, [row[3] for row in rows], 0.4, label="the network")
-    axes.bar(places + 0.2, [row[4] for row in rows], 0.4, label="always zero", color="lightgrey")
-    axes.set_xticks(places, [f"{low:g} to {high:g}\n(of {count})" for low, high, count, *_ in rows], fontsize=8)
-    axes.set(xlabel="true angle (degrees; of how many images)", ylabel="mean absolute error (degrees)")
-    axes.legend()
+    axes.barh(places - 0.2, [row[3] for row in rows], 0.4, label="the network")
+    axes.barh(places + 0.2, [row[4] for row in rows], 0.4, label="always zero", color="lightgrey")
+    axes.set_yticks(places, [f"{low:g} to {high:g}\n(of {count})" for low, high, count, *_ in rows], fontsize=12)
+    axes.invert_yaxis()
+    axes.set_ylabel("true angle (degrees; of how many images)", fontsize=12)
+    axes.set_xlabel("mean absolute error (degrees)", fontsize=12)
+    axes.legend(fontsize=12)
     return figure
 
 
@@ -117,9 +154,9 @@ def frames_figure(images: Tensor, true: Tensor, predicted: Tensor, count: int = 
     wanted = torch.linspace(true.min().item(), true.max().item(), count)
     chosen = list(dict.fromkeys((true[None] - wanted[:, None]).abs().argmin(1).tolist()))
     height, width = images.shape[2:]
-    figure = Figure(figsize=(2 * len(chosen), 2.6), layout="constrained")
+    figure = Figure(figsize=(6.5, 2 * math.ceil(len(chosen) / 3)), layout="constrained")
     for place, number in enumerate(chosen, start=1):
-        axes = figure.add_subplot(1, len(chosen), place)
+        axes = figure.add_subplot(math.ceil(len(chosen) / 3), 3, place)
         axes.imshow(images[number].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray")
         lines = (true[number].item(), TRUE_COLOUR, 4), (predicted[number].item(), PREDICTED_COLOUR, 2)
         for angle, colour, thickness in lines:
@@ -128,6 +165,6 @@ def frames_figure(images: Tensor, true: Tensor, predicted: Tensor, count: int = 
             ends = [start, start + length * across], [height - 1, height - 1 - length * up]
             axes.plot(*ends, color=colour, linewidth=thickness)
         axes.set_axis_off()
-        axes.set_title(f"true {true[number]:.1f}\npredicted {predicted[number]:.1f}", fontsize=8)
-    figure.suptitle("degrees; green: true, red: predicted", fontsize=8)
+        axes.set_title(f"true {true[number]:.1f}\npredicted {predicted[number]:.1f}", fontsize=12)
+    figure.suptitle("degrees; green: true, red: predicted", fontsize=12)
     return figure

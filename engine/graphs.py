@@ -63,6 +63,7 @@ class Captured:
     targets: Tensor
     loss: Tensor
     sums: Tensor
+    gradients: list[Tensor | None]  # of the network's parameters
 
 
 class GraphedStep:
@@ -77,6 +78,7 @@ class GraphedStep:
         self.rate = torch.zeros((), device=device)  # of all groups; a number would be captured as it is
         self.seen: Counter[torch.Size] = Counter()
         self.captured: dict[torch.Size, Captured] = {}
+        self.replayed: Captured | None = None  # whose gradients the parameters have
         # What a step leaves behind lies outside, or is read before the next: graphs can work in the same memory.
         self.pool = torch.cuda.graph_pool_handle()
 
@@ -94,6 +96,7 @@ class GraphedStep:
         self.seen[images.shape] += 1
         self.rate.fill_(state.optimizer.param_groups[0]["lr"])
         if self.seen[images.shape] <= EAGER_STEPS:
+            self.replayed = None
             # by the same rate, in float32: a run that goes on, eager at first, ends where one ends that did not stop
             with self._on_stream(), _captured_rate(state.optimizer, self.rate):
                 found = compute_step(state, images, targets, task, precision, clip, share)
@@ -106,6 +109,10 @@ class GraphedStep:
         captured.images.copy_(images)
         captured.targets.copy_(targets)
         captured.graph.replay()
+        if captured is not self.replayed:  # a step of another shape left its own there
+            for parameter, gradient in zip(state.network.parameters(), captured.gradients, strict=True):
+                parameter.grad = gradient
+            self.replayed = captured
         state.schedule.step()
         if state.averaged is not None:
             state.averaged.steps += 1
@@ -129,7 +136,7 @@ class GraphedStep:
             raise ValueError(f"-graphs: a step cannot be captured ({reason[:99]}); give -graphs false") from None
         if state.averaged is not None:
             state.averaged.steps = steps
-        return Captured(graph, images, targets, *found)
+        return Captured(graph, images, targets, *found, [each.grad for each in state.network.parameters()])
 
     @contextlib.contextmanager
     def _on_stream(self) -> Iterator[None]:

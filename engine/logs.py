@@ -1,4 +1,4 @@
-"""The curves of a run in TensorBoard, over the global step, and its metrics.csv.
+"""The curves of a run in TensorBoard, over the global step, and its tables as CSV.
 
 They cost no run: whatever goes wrong with them is one line on stderr, and the training goes on.
 """
@@ -104,10 +104,12 @@ class RunLog:
 
     @curve
     def images(self, tag: str, images: Tensor, step: int) -> None:
-        """Writes a grid of up to 64 images, N x C x H x W with values in 0..1."""
+        """Writes a grid of up to 16 images, N x C x H x W with values in 0..1; small ones larger, in whole pixels."""
         from torchvision.utils import make_grid  # here: torchvision takes a second to load
 
-        self.writer.add_image(tag, make_grid(images[:64], nrow=8), step)
+        larger = max(1, 96 // images.shape[-1])
+        images = images[:16].repeat_interleave(larger, -1).repeat_interleave(larger, -2)
+        self.writer.add_image(tag, make_grid(images, nrow=4), step)
 
     @curve
     def figure(self, tag: str, figure, step: int) -> None:
@@ -117,8 +119,8 @@ class RunLog:
             self.writer.add_figure(tag, figure, step)
 
     @curve
-    def hyperparameters(self, settings: dict[str, object], metrics: dict[str, float], step: int) -> None:
-        """Writes the run's row of the HParams table. The tags of its metrics begin with Final/.
+    def hyperparameters(self, settings: dict[str, object], tags: list[str]) -> None:
+        """Writes the run's row of the HParams table; its metrics are the newest points of the curves of these tags.
 
         All of it goes into the same event file; SummaryWriter.add_hparams would open a second run folder.
         """
@@ -126,19 +128,25 @@ class RunLog:
             key: value if isinstance(value, bool | int | float) else printable(str(value))
             for key, value in settings.items()
         }
-        metrics = {f"Final/{tag}": value for tag, value in metrics.items()}
-        for summary in hparams(plain, metrics):
+        for summary in hparams(plain, dict.fromkeys(tags, 0.0)):
             self.writer.file_writer.add_summary(summary)
-        for tag, value in metrics.items():
-            self.writer.add_scalar(tag, value, step)
 
-    def table(self, history: list[dict]) -> None:
-        """Writes metrics.csv, a line per epoch. It is written anew each time, so that a resumed run repeats no line."""
+    @curve
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        self.writer.add_text(tag, markdown, step)
+
+    @curve
+    def layout(self, charts: dict[str, dict[str, list]]) -> None:
+        """Writes which curves the Custom Scalars tab draws together, as SummaryWriter.add_custom_scalars takes it."""
+        self.writer.add_custom_scalars(charts)
+
+    def table(self, name: str, rows: list[dict]) -> None:
+        """Writes a file NAME.csv of rows with equal keys; anew each time, so that a resumed run repeats no line."""
         text = io.StringIO()
-        table = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+        table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows(history)
-        path = self.folder / "metrics.csv"
+        table.writerows(rows)
+        path = self.folder / f"{name}.csv"
         try:
             write_atomically(path, text.getvalue().encode())
         except OSError as error:

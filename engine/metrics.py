@@ -17,7 +17,6 @@ class Metric:
 
     key: str  # in the metrics of a split; metrics.csv puts the split before it
     tag: str  # in TensorBoard, after the split
-    train_tag: str | None = None  # the same for the training images; None: as tag, empty: not written
     result: str  # in result.json, after "test " or "best test "
     label: str  # on the terminal, before the number
     decimals: int  # on the terminal
@@ -50,9 +49,9 @@ class MetricReport(Protocol):
         return {metric.tag: metrics[metric.key] for metric in self.table}
 
     def train_tags(self, metrics: dict[str, float]) -> dict[str, float]:
-        """The metrics of the training images by TensorBoard tag."""
-        tags = {metric.key: metric.tag if metric.train_tag is None else metric.train_tag for metric in self.table}
-        return {tag: metrics[key] for key, tag in tags.items() if tag and key in metrics}
+        """The metrics of the training images by TensorBoard tag; of the loss it has each step already."""
+        kept = [metric for metric in self.table if metric.key in metrics and metric.key != "loss"]
+        return {metric.tag: metrics[metric.key] for metric in kept}
 
     def describe(self, metrics: dict[str, float]) -> str:
         """The metrics of a split in one line for the terminal."""
@@ -79,10 +78,9 @@ class MetricReport(Protocol):
         )
 
     @property
-    def final(self) -> tuple[str, ...]:
-        """The keys of result() that TensorBoard's HParams table shows, those that the best epoch has too first."""
-        best_first = sorted(self._alone(), key=lambda metric: not metric.of_best)
-        return tuple(f"test {metric.result}" for metric in best_first)
+    def main_tags(self) -> tuple[str, ...]:
+        """The tags of TensorBoard's HParams table, after the split: those that the best epoch has too first."""
+        return tuple(metric.tag for metric in sorted(self._alone(), key=lambda metric: not metric.of_best))
 
     def _alone(self) -> list[Metric]:
         return [metric for metric in self.table if not metric.beside]

@@ -9,8 +9,9 @@ import time
 
 import torch
 
-from engine import checkpoint
+from engine import cards, checkpoint
 from engine.about_weights import about_weights
+from engine.blocks import WatchedStep
 from engine.device import algorithms
 from engine.folders import Folders, net_folder
 from engine.graphs import make_step
@@ -39,6 +40,9 @@ class Run:
         self.log: RunLog | NoLog = NoLog()
         self.saved_at = time.monotonic()
         self.step = make_step(self.settings, job.precision.device, self.processes.world_size)
+        self.watched = None
+        if self.settings.log_more and self.processes.is_main:
+            self.step = self.watched = WatchedStep(self.step, self.settings.log_every)
 
     def finish(self) -> dict:
         """Trains what is left of the run; returns its result.
@@ -89,6 +93,7 @@ class Run:
         if not self.processes.is_main:
             return NoLog()
         log = RunLog(self.folders.runs, state.step)
+        log.layout(cards.layout(self.job.task, self.settings.log_more))
         if state.step:
             log.steps(state.step - 1, [state.loss], [state.rate])
         if state.history and not state.batch:
@@ -163,6 +168,8 @@ class Run:
 
             def on_read(losses: list[float], rates: list[float]) -> None:
                 self.log.steps(state.step - len(losses), losses, rates)
+                if self.watched is not None:
+                    self.log.scalars(state.step, "Train by block", self.watched.read())
                 speed = clock.read(len(losses))
                 figures = self.job.task.describe(self.job.task.metrics(state.sums))
                 bar.set_postfix_str(f"{figures}, {speed:.0f} images/s", refresh=False)
@@ -191,7 +198,7 @@ class Run:
         log.scalars(state.step, "Train", task.train_tags(split_metrics(row, "Train")) | counts)
         for split in self.job.evaluations:
             log.scalars(state.step, split, task.tags(split_metrics(row, split)))
-        log.table(state.history)
+        log.table("metrics", state.history)
 
     def save(self, *names: str) -> None:
         """Writes checkpoints under these names; curves are flushed first, so that none is behind a checkpoint."""
@@ -213,8 +220,9 @@ class Run:
         }
 
     def log_start(self) -> None:
-        """Logs the network's graph and a grid of training images as the network sees them."""
+        """Logs the run's card, the network's graph and a grid of training images as the network sees them."""
         job = self.job
+        self.log.text("Run/card", cards.card(self.settings, self.folders.checkpoints, None), 0)
         images, _ = next(job.training.epoch(0))
         mean = torch.tensor(job.dataset.mean, device=images.device)[:, None, None]
         std = torch.tensor(job.dataset.std, device=images.device)[:, None, None]
@@ -222,12 +230,16 @@ class Run:
         self.log.graph(job.network, images)
 
     def log_end(self) -> None:
-        """Logs the task's pictures of the test set, and the run's row in the HParams table."""
-        result = make_result(self.job, self.state)
+        """Logs the task's pictures and tables of the test set, the run's card with its result, its row of HParams."""
         job, step = self.job, self.state.step
         with only_a_warning(f"{self.folders.runs}: pictures of the test set"):
             found = predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
             for name, figure in job.task.figures(*found, job.dataset).items():
                 self.log.figure(f"Test/{name}", figure, step)
-        figures = {key: result[key] for key in job.task.final}
-        self.log.hyperparameters(dataclasses.asdict(self.settings), figures, step)
+            for name, rows in job.task.tables(*found, job.dataset).items():
+                self.log.text(f"Test/{name}", cards.table(rows), step)
+                self.log.table(name, rows)
+        result = make_result(job, self.state)
+        self.log.text("Run/card", cards.card(self.settings, self.folders.checkpoints, result), step)
+        tags = [f"Test/{tag}" for tag in job.task.main_tags]
+        self.log.hyperparameters(cards.columns(self.settings, job.parameters, job.macs), tags)

@@ -15,6 +15,7 @@ from torch import Tensor
 from conf import Settings
 from datasets import Dataset, View
 from engine import figures
+from engine.confusions import class_rows, confusions
 from engine.metrics import Metric, MetricReport
 
 LARGEST_LOGIT = 1e4  # in magnitude; logits beyond it are counted as an overflow. e^100 decides any softmax already
@@ -75,6 +76,10 @@ class Task(MetricReport, Protocol):
     def figures(self, predictions: Tensor, targets: Tensor, data: Dataset) -> dict[str, Figure]:
         """The pictures of the test set at the end of a run, by name. Both tensors are on the CPU."""
 
+    def tables(self, predictions: Tensor, targets: Tensor, data: Dataset) -> dict[str, list[dict[str, object]]]:
+        """The tables beside them, by name, as rows of equal keys."""
+        return {}
+
 
 class Classification(Task):
     """Cross-entropy loss; accuracy and top-5 accuracy, which are stored as shares of 1.
@@ -88,22 +93,21 @@ class Classification(Task):
 
     name = "classification"
     table = (
-        # The training loss has no tag here: TensorBoard has it after each step already.
-        Metric(key="loss", tag="Average loss", train_tag="", result="loss", label="loss", decimals=4),
+        Metric(key="loss", tag="loss", result="loss", label="loss", decimals=4),
         Metric(
-            key="accuracy", tag="Accuracy", train_tag="accuracy", result="top-1 error", complement=True,
+            key="accuracy", tag="accuracy", result="top-1 error", complement=True,
             label="top-1 error", decimals=2, unit="%", factor=100, of_best=True, in_best_line=True,
         ),
         Metric(
-            key="top-5", tag="Top-5", train_tag="", result="top-5 error", complement=True,
+            key="top-5", tag="top-5 accuracy", result="top-5 error", complement=True,
             label="top-5 error", decimals=2, unit="%", factor=100, of_best=True,
         ),
         Metric(
-            key="median loss", tag="Median loss", result="median loss", label="median", decimals=4,
+            key="median loss", tag="median loss", result="median loss", label="median", decimals=4,
             beside="loss", shown_with="overflowing images", of_evaluations=True, later=True,
         ),
         Metric(
-            key="overflowing images", tag="Overflowing images", result="overflowing images",
+            key="overflowing images", tag="overflowing images", result="overflowing images",
             label="overflowing images", decimals=0, beside="loss", shown_with="overflowing images", later=True,
         ),
     )  # fmt: skip
@@ -162,11 +166,12 @@ class Classification(Task):
         return logits.float().softmax(1)
 
     def figures(self, probabilities: Tensor, targets: Tensor, data: Dataset) -> dict[str, Figure]:
-        """The worst mistakes and the confusion matrix."""
-        return {
-            "worst mistakes": figures.mistakes_figure(data.test.images, probabilities, targets, data.classes),
-            "confusion matrix": figures.confusion_figure(probabilities, targets, data.classes),
-        }
+        """The worst mistakes, and the confusion matrix or, of many classes, the pairs that are confused most."""
+        worst = figures.mistakes_figure(data.test.images, probabilities, targets, data.classes)
+        return {"worst mistakes": worst} | figures.class_figures(confusions(probabilities, targets), data.classes)
+
+    def tables(self, probabilities: Tensor, targets: Tensor, data: Dataset) -> dict[str, list[dict[str, object]]]:
+        return {"classes": class_rows(confusions(probabilities, targets), data.classes)}
 
 
 class Regression(Task):
@@ -179,23 +184,23 @@ class Regression(Task):
     name = "regression"
     table = (
         Metric(
-            key="loss", tag="Average loss", result="loss", label="MSE", decimals=4, of_best=True, in_best_line=True
+            key="loss", tag="loss", result="loss", label="MSE", decimals=4, of_best=True, in_best_line=True
         ),
         Metric(
-            key="degrees", tag="Mean absolute error in degrees", result="mean absolute error (degrees)",
+            key="degrees", tag="mean absolute error in degrees", result="mean absolute error (degrees)",
             label="mean absolute error", decimals=2, unit="degrees", of_best=True, in_best_line=True,
         ),
         Metric(
-            key="degrees of zero", tag="Mean absolute error of always zero in degrees",
+            key="degrees of zero", tag="mean absolute error of always zero in degrees",
             result="mean absolute error of always zero (degrees)", label="always zero", decimals=2,
             beside="degrees",
         ),
         Metric(
-            key="loss of zero", tag="Loss of always zero", result="loss of always zero",
+            key="loss of zero", tag="loss of always zero", result="loss of always zero",
             label="always zero", decimals=4, beside="loss",
         ),
         Metric(
-            key="loss of mean", tag="Loss of the training mean", result="loss of the training mean",
+            key="loss of mean", tag="loss of the training mean", result="loss of the training mean",
             label="training mean", decimals=4, beside="loss",
         ),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import nn
 from models import counters
 from models.block_table import block_table
 from models.fold import fold
-from models.reuse import ConvOnCopies, LinearOnCopies
+from models.reuse import ConvOnCopies, LinearOnCopies, ReuseDepthwise
 
 MEGABYTE = 1024**2  # bytes; as torchsummary has it
 TORCH_COUNTS = "MACs of every convolution and matrix product that runs; not bias, batch norm, activations, pools, sums"
@@ -68,12 +68,12 @@ def counter_lines(network: nn.Module, in_channels: int, image_size: int, literal
     lines = [f"{'torch':10}{total:15,}  {TORCH_COUNTS}"]
     if literal is not None:
         macs = mac_count(literal, in_channels, image_size)
-        lines.append(
-            f"{'':10}{macs:15,}  of the literal form, which copies feature maps and adds no weights: have another"
-        )
-        lines.append(
-            f"{'':27}tool count that (-literal); where it knows layers by their class, it misses ReuseDepthwise"
-        )
+        lines += [
+            f"{'':10}{macs:15,}  of the literal form, which copies feature maps and adds no weights: have another",
+            f"{'':27}tool count that (-literal, literal=True in models.create). thop, torchinfo and ptflops know",
+            f"{'':27}layers by their class: of the form above they count next to nothing for",
+            f"{'':27}{of_own_classes(layers)}",
+        ]
     for name, function, what in COUNTERS:
         count = function(network, in_channels, image_size)
         lines.append(f"{name:10}{count.total:15,}  {what}")
@@ -84,6 +84,16 @@ def counter_lines(network: nn.Module, in_channels: int, image_size: int, literal
         if unknown:
             lines.append(f"{'':31}no rule either, here zero as torch's: {', '.join(unknown)}")
     return lines
+
+
+def of_own_classes(layers: dict[str, counters.Layer]) -> str:
+    """The layers of classes of this project that multiply, as "15 ReuseDepthwise (8.72 M)", and their MACs."""
+    kinds = {kind.__name__ for kind in (ReuseDepthwise, ConvOnCopies, LinearOnCopies)}
+    found: dict[str, list[int]] = {}
+    for layer in layers.values():
+        if layer.kind in kinds:
+            found.setdefault(layer.kind, []).append(layer.macs)
+    return ", ".join(f"{len(macs)} {kind} ({sum(macs) / 1e6:.2f} M)" for kind, macs in found.items())
 
 
 def size_lines(network: nn.Module) -> list[str]:
@@ -148,8 +158,10 @@ def describe(
     table    what stands first: block_table or layer_table
     """
     lines = [table(network, in_channels, image_size), ""]
-    lines.append(f"{name}, one image of {in_channels} x {image_size} x {image_size}, in eval mode; MACs by")
-    lines += counter_lines(network, in_channels, image_size, literal)
+    lines.append(
+        f"{name}, one image of {in_channels} x {image_size} x {image_size}, in eval mode; MACs by torch, thop, flopth"
+    )
     lines += size_lines(network)
+    lines += counter_lines(network, in_channels, image_size, literal)
     lines.append(forward_line(network, in_channels, image_size))
     return "\n".join(lines)

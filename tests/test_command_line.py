@@ -326,6 +326,7 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -ema 1", "-ema 1.0: must be at most"),
     ("-net cheapV3 -dataset digits -label-smoothing 1", "-label-smoothing 1.0: must be at most"),
     ("-net cheapV3 -dataset digits -log-every 0", "-log-every 0: must be at least 1"),
+    ("-net cheapV3 -dataset digits -log-more often", "-log-more/--log-more: often: must be true or false"),
     ("-net cheapV3 -dataset digits -save-every -1", "-save-every -1.0: must be at least"),
     ("-net cheapV3 -dataset digits -rotation 200", "-rotation 200.0: must be at most 180"),
     ("-net cheapV3 -dataset digits -crop -1", "-crop -1: must be at least"),
@@ -386,7 +387,9 @@ def test_gpu_is_a_flag():
 GPU = ("", "true", "True", "yes", "false", "False", "off")
 
 
-ALWAYS = set("data gpu procs amp channels_last deterministic workers save_every keep log_every skip_broken".split())
+ALWAYS = set(
+    "data gpu procs amp channels_last deterministic workers save_every keep log_every log_more skip_broken".split()
+)
 TOLD = {"net", "dataset", "natural_order", "random_resized_crop", "width", "size", "reuse", *PARTS}
 ALSO = {
     "resume": {"out", "compile", "graphs", "cudnn_benchmark", "dataset", "distill", "kernels"},

@@ -5,6 +5,7 @@ import torch
 
 import models
 from conf.resolve import settings
+from engine.blocks import WatchedStep
 from engine.device import Precision, algorithms
 from engine.graphs import GraphedStep
 from engine.loop import Share, train_step
@@ -14,22 +15,32 @@ from engine.tasks import Classification
 pytestmark = pytest.mark.cuda
 
 
-def weights_after(device: torch.device, graphed: bool = False, steps: int = 18, **more: object) -> torch.Tensor:
-    """All weights, averaged where more has ema, after steps with clipping; every third batch is a smaller one."""
+def weights_after(
+    device: torch.device, graphed: bool = False, steps: int = 18, figures: list | None = None, **more: object
+) -> torch.Tensor:
+    """All weights, averaged where more has ema, after steps with clipping; every third batch is a smaller one.
+
+    figures: takes what -log-more says of every second step.
+    """
     given = dict(net="EffNet_digits", dataset="digits", optimizer="adamw", lr=2**-10, clip=1.0, epochs=5, warm=1.0)
     chosen = settings({**given, **more})
     torch.manual_seed(0)
     network = models.create(chosen.net, num_classes=10, in_channels=1, image_size=28).to(device)
     precision = Precision.choose(chosen.amp, device)
     state = TrainState.start(network.train(), 4, chosen, precision)
-    step = GraphedStep(device) if graphed else train_step
+    taken = step = GraphedStep(device) if graphed else train_step
+    if figures is not None:
+        taken = WatchedStep(step, 2)
     generator = torch.Generator().manual_seed(1)
     for number in range(steps):
         count = 6 if number % 3 == 2 else 16
         images = torch.randn(count, 1, 28, 28, generator=generator).to(device)
         targets = torch.randint(10, (count,), generator=generator).to(device)
         torch.manual_seed(number)  # of dropout
-        step(state, images, targets, Classification(10), precision, chosen.clip, Share(count, 1, chosen.accumulate))
+        taken(state, images, targets, Classification(10), precision, chosen.clip, Share(count, 1, chosen.accumulate))
+        state.step += 1
+        if figures is not None and state.step % 2 == 0:
+            figures.append(taken.read())
     assert state.schedule.last_epoch == steps and (state.averaged is None or state.averaged.steps == steps)
     assert not graphed or [shape[0] for shape in step.captured] == [16, 6]
     return torch.cat([each.detach().flatten().double().cpu() for each in state.evaluated.parameters()])
@@ -54,3 +65,17 @@ def test_graphs_are_the_eager_steps(amp, more, device):
 def test_the_same_run_twice_is_the_same(more, device):
     with algorithms(True, False):
         assert torch.equal(weights_after(device, amp="off", **more), weights_after(device, amp="off", **more))
+
+
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2}], ids=str)
+def test_blocks_are_measured_outside_of_a_graph(more, device):
+    """-log-more says of replayed steps what it says of eager ones, where batches of two shapes take turns."""
+    if device.type != "cuda":
+        pytest.skip("a graph is CUDA's")
+    found, expected = [], []
+    with algorithms(True, False):
+        for graphed, figures in ((True, found), (False, expected)):
+            weights_after(device, graphed, 24, figures, amp="off", net="MobileNetV3_small", size=28, **more)
+    assert len(found) == len(expected) == 12
+    for graphed, eager in zip(found, expected, strict=True):
+        assert graphed == pytest.approx(eager, rel=1e-2, abs=1e-6)

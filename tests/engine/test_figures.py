@@ -1,11 +1,20 @@
 """The pictures at the end of a run."""
 
 import io
+import re
+from collections import Counter
+from html import unescape
+from types import SimpleNamespace
 
 import pytest
 import torch
+from sklearn.metrics import recall_score
+from tensorboard import plugin_util
 
-from engine.figures import confusion_figure, label, mistakes_figure
+from engine.cards import table
+from engine.confusions import class_rows, confusions, worst_pairs
+from engine.figures import confusion_figure, label, mistakes_figure, pairs_figure
+from engine.tasks import Classification
 
 
 def test_worst_mistakes_are_mistakes_only():
@@ -28,9 +37,66 @@ def test_any_name_of_a_class_is_drawn():
     probabilities = torch.eye(len(NAMES)).roll(1, 0)
     targets = torch.arange(len(NAMES))
     for figure in (
-        confusion_figure(probabilities, targets, NAMES),
+        confusion_figure(confusions(probabilities, targets), NAMES),
+        pairs_figure(confusions(probabilities, targets), NAMES),
         mistakes_figure(torch.zeros(len(NAMES), 1, 4, 4, dtype=torch.uint8), probabilities, targets, NAMES),
     ):
         figure.savefig(io.BytesIO(), format="png")
     assert label("$5") == r"\$5" and label("two\nlines") == r"two\nlines"
     assert label("a" * 30 + "b" * 270) == "a" * 20 + "…" + "b" * 19
+
+
+def drawn(classes: int, images: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities and targets; the last class has no image."""
+    generator = torch.Generator().manual_seed(classes)
+    probabilities = torch.rand(images, classes, generator=generator).softmax(1)
+    return probabilities, torch.randint(classes - 1, (images,), generator=generator)
+
+
+def test_classes_and_pairs_against_counting():
+    probabilities, targets = drawn(6)
+    guesses, names = probabilities.argmax(1), ("a", "b", "c", "d", "e", "f")
+    matrix = confusions(probabilities, targets)
+    wrong = Counter((t, g) for t, g in zip(targets.tolist(), guesses.tolist(), strict=True) if t != g)
+    pairs = worst_pairs(matrix, 4)
+    assert [count for *_, count in pairs] == [count for _, count in wrong.most_common(4)]
+    assert all(wrong[true, guess] == count for true, guess, count in pairs)
+    rows = class_rows(matrix, names)
+    recalls = recall_score(targets, guesses, labels=range(5), average=None)
+    assert [row["accuracy"] for row in rows] == [*map(pytest.approx, recalls.round(4)), ""]
+    for true, row in enumerate(rows[:5]):
+        most = max(count for (t, _), count in wrong.items() if t == true)
+        assert row["times"] == most == wrong[true, names.index(row["most confused with"])]
+    assert rows[5] == {"class": "f", "images": 0, "accuracy": "", "most confused with": "", "times": 0}
+
+
+@pytest.mark.parametrize("classes", [20, 21])
+def test_a_matrix_of_twenty_classes_and_pairs_by_name_of_more(classes):
+    """Shares of each true class in percent, beside a colour bar; of more classes twenty bars."""
+    probabilities, targets = drawn(classes)
+    names = tuple(f"class{number}" for number in range(classes))
+    data = SimpleNamespace(classes=names, test=SimpleNamespace(images=torch.zeros(400, 3, 4, 4, dtype=torch.uint8)))
+    found = Classification(classes).figures(probabilities, targets, data)
+    matrix = confusions(probabilities, targets)
+    if classes == 20:
+        axes, bar = found["confusion matrix"].axes
+        assert "%" in bar.get_ylabel()
+        shown = {text.get_position(): text.get_text() for text in axes.texts if text.get_visible()}
+        expected = {
+            (g, t): f"{100 * matrix[t, g] / matrix[t].sum():.0f}" for t, g in zip(*matrix.nonzero(), strict=True)
+        }
+        assert shown == expected
+        return
+    axes = found["most confused pairs"].axes[0]
+    widths = [round(bar.get_width()) for bar in axes.patches]
+    labels = [re.fullmatch(r"class(\d+), taken for class(\d+)", text.get_text()) for text in axes.get_yticklabels()]
+    assert len(widths) == 20 and widths == [matrix[int(each[1]), int(each[2])] for each in labels]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_any_name_stands_in_a_table_as_it_is():
+    """What Markdown would act on, as TensorBoard renders it."""
+    names = ("a|b", "__init__", "*x*", "`y`", "<b>", "[l](u)", "a\\b", "-", "#1", "x & y", "pickup_truck", "1.0", "~z~")
+    page = plugin_util.markdown_to_safe_html(table({"class": name, "number": 1} for name in names))
+    cells = [unescape(re.sub("<[^>]*>", "", text)) for text in re.findall(r"<td>(.*?)</td>", page, flags=re.DOTALL)]
+    assert cells[::2] == list(names)

@@ -9,7 +9,7 @@ from engine import checkpoint
 from engine.logs import RunLog
 from engine.run import Run
 from engine.tasks import Classification
-from tests.helpers.runs import RUN, checkpoints, curves, result, start
+from tests.helpers.runs import RUN, checkpoints, curves, hparams, result, start
 
 SHORT = RUN.replace("-epochs 3", "-epochs 2").replace("-b 64", "-b 431")
 
@@ -31,7 +31,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_line(tmp_path, capsys, monkeypatch,
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == (2 if what == "figure" else 1)  # of each figure
     assert all("of a library" in line and "the run goes on" in line for line in lines)
-    assert "Final/test top-1 error" in curves(tmp_path).Tags()["scalars"]
+    assert hparams(tmp_path)[1][0] == "Test/accuracy"
 
 
 def test_a_checkpoint_is_there_before_a_picture(tmp_path, monkeypatch):
@@ -47,7 +47,9 @@ def test_a_checkpoint_is_there_before_a_picture(tmp_path, monkeypatch):
     assert checkpoint.load_run(checkpoints(tmp_path) / "last.pth")["epoch"] == 2
     start("-resume last", tmp_path)
     assert result(tmp_path)["epochs trained"] == 2
-    assert [event.step for event in curves(tmp_path).Scalars("Final/test top-1 error")] == [6]
+    assert hparams(tmp_path)[1][0] == "Test/accuracy"
+    cards = curves(tmp_path).Tensors("Run/card/text_summary")
+    assert [card.step for card in cards] == [0, 6]
 
 
 def test_curves_that_somebody_removed_begin_anew(tmp_path, capsys, monkeypatch):

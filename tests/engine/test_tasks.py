@@ -60,14 +60,14 @@ def test_classification_columns_and_tags(classes):
         ("median loss", 0.625),
     ]
     assert list(task.tags(last).items()) == [
-        ("Average loss", 1.625),
-        ("Accuracy", 0.75),
-        ("Top-5", 0.9375),
-        ("Median loss", 0.625),
-        ("Overflowing images", 0.0),
+        ("loss", 1.625),
+        ("accuracy", 0.75),
+        ("top-5 accuracy", 0.9375),
+        ("median loss", 0.625),
+        ("overflowing images", 0.0),
     ]
     training = {key: value for key, value in last.items() if key != "median loss"}
-    assert task.train_tags(training) == {"accuracy": 0.75, "Overflowing images": 0.0}
+    assert task.train_tags(training) == {"accuracy": 0.75, "top-5 accuracy": 0.9375, "overflowing images": 0.0}
     assert (task.score(last), task.score(best)) == (0.25, 0.125)
 
 
@@ -85,7 +85,7 @@ def test_classification_result(classes):
         ("best test top-1 error", 0.125),
         ("best test top-5 error", 0.0),
     ]
-    assert tuple(task.final) == ("test top-1 error", "test top-5 error", "test loss")
+    assert task.main_tags == ("accuracy", "top-5 accuracy", "loss")
 
 
 def test_classification_lines(classes):
@@ -114,14 +114,14 @@ def test_regression_columns_and_tags(angles):
         ("loss of mean", 0.375),
     ]
     tags = [
-        ("Average loss", 0.125),
-        ("Mean absolute error in degrees", 4.6875),
-        ("Mean absolute error of always zero in degrees", 12.5),
-        ("Loss of always zero", 0.25),
-        ("Loss of the training mean", 0.375),
+        ("loss", 0.125),
+        ("mean absolute error in degrees", 4.6875),
+        ("mean absolute error of always zero in degrees", 12.5),
+        ("loss of always zero", 0.25),
+        ("loss of the training mean", 0.375),
     ]
     assert list(task.tags(last).items()) == tags
-    assert list(task.train_tags(last).items()) == tags
+    assert list(task.train_tags(last).items()) == tags[1:]
     assert task.score(best) == 0.125
 
 
@@ -138,7 +138,7 @@ def test_regression_result(angles):
         ("best test loss", 0.125),
         ("best test mean absolute error (degrees)", 3.0),
     ]
-    assert tuple(task.final) == ("test loss", "test mean absolute error (degrees)")
+    assert task.main_tags == ("loss", "mean absolute error in degrees")
 
 
 def test_regression_lines(angles):
@@ -163,7 +163,7 @@ def test_there_is_no_top_5_error_of_five_classes(outputs):
     metrics = task.metrics(sums)
     evaluated = metrics | task.spread([1.0])
     result = task.result(evaluated, evaluated, BEST_EPOCH)
-    lines = (*task.final, *task.tags(evaluated), *result, task.describe(metrics), *task.describe_result(result))
+    lines = (*task.main_tags, *task.tags(evaluated), *result, task.describe(metrics), *task.describe_result(result))
     assert list(metrics) == ["loss", "accuracy", "overflowing images"]
     assert not any("top-5" in line.lower() for line in lines)
     assert "top-5" in Classification(6).metrics([1.0, 1.0, 1.0, 1.0, 0.0])

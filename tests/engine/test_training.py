@@ -3,6 +3,7 @@
 import csv
 import json
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 import main
 from commands import evaluate, train
+from conf import convert, resolve
 from engine import checkpoint
 from engine.device import algorithms
-from tests.helpers.runs import EPOCHS, RUN, checkpoints, curves, result, start
+from tests.helpers.runs import EPOCHS, RUN, checkpoints, curves, hparams, result, start
 
 ROOT = Path(main.__file__).parent
 
@@ -29,24 +32,73 @@ def test_every_promised_tag_is_there(finished):
     events = curves(finished)
     scalars = set(events.Tags()["scalars"])
     assert {"Train/loss", "Train/accuracy", "Train/lr", "Train/images per second", "Train/epoch"} <= scalars
-    for split in ("Test", "Val"):
-        assert {f"{split}/Average loss", f"{split}/Accuracy", f"{split}/Top-5"} <= scalars
+    for split in ("Train", "Test", "Val"):
+        assert {f"{split}/loss", f"{split}/accuracy", f"{split}/top-5 accuracy"} <= scalars
+    assert all(tag.partition("/")[0] in ("Train", "Test", "Val") for tag in scalars)
     assert {"Train/augmented images", "Test/worst mistakes", "Test/confusion matrix"} <= set(events.Tags()["images"])
     assert events.Tags()["graph"]
-    assert {"Final/test top-1 error"} <= scalars
+
+
+def test_the_hparams_tab_tells_runs_apart(finished):
+    """Its metrics are curves that the run has; the knobs are those of its settings."""
+    knobs, metrics = hparams(finished)
+    told = dict(net="EffNet", dataset="digits", recipe="digits", epochs=EPOCHS, lr=0.01, batch=64, seed=3, width=1)
+    assert knobs.items() >= (told | {"optimizer": "adamw", "parameters": result(finished)["parameters"]}).items()
+    assert knobs["million MACs"] == round(result(finished)["macs"] / 1e6, 2)
+    assert {"-val 0.1", "-ema 0.5", "-size 8"} <= {f"-{words.strip()}" for words in knobs["changed"].split("-")}
+    assert len(knobs) == 12 and "-lr" not in knobs["changed"]
+    assert metrics == ["Test/accuracy", "Test/top-5 accuracy", "Test/loss"]
+    assert set(metrics) <= set(curves(finished).Tags()["scalars"])
+
+
+def test_train_and_test_are_in_one_chart(finished):
+    content = curves(finished).summary_metadata["custom_scalars__config__"]
+    assert content.plugin_data.plugin_name == "custom_scalars"
+    layout = layout_pb2.Layout.FromString(
+        curves(finished).Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    )
+    scalars = curves(finished).Tags()["scalars"]
+    charts = {
+        chart.title: sorted(tag for tag in scalars if re.match(chart.multiline.tag[0], tag))
+        for category in layout.category
+        for chart in category.chart
+    }
+    assert charts["loss"] == ["Test/loss", "Train/loss", "Val/loss"]
+    assert charts["top-5 accuracy"] == ["Test/top-5 accuracy", "Train/top-5 accuracy", "Val/top-5 accuracy"]
+
+
+def test_the_card_has_the_command_the_settings_and_the_result(finished, tmp_path):
+    """The command is the one that was given: it makes the same settings."""
+    events = curves(finished)
+    first, last = (event.tensor_proto.string_val[0].decode() for event in events.Tensors("Run/card/text_summary"))
+    words = next(line for line in last.splitlines() if "main.py -net" in line).split()[2:]
+    given = {n: convert(n, v) for n, v in vars(main.make_parser().parse_args(words)).items()}
+    again, trained = resolve.settings(given), yaml.safe_load((checkpoints(finished) / "settings.yaml").read_text())
+    assert {name: getattr(again, name) for name in resolve.KNOBS} == {
+        name: convert(name, trained[name]) for name in resolve.KNOBS
+    }
+    assert "test top\\-1 error" in last and "test top" not in first and "\\-weight\\-decay" in first
+
+
+def test_a_row_for_each_class(finished):
+    rows = list(csv.DictReader((finished / "runs/EffNet/digits-try1/classes.csv").open()))
+    assert [row["class"] for row in rows] == [str(digit) for digit in range(10)]
+    images = sum(int(row["images"]) for row in rows)
+    right = sum(int(row["images"]) * float(row["accuracy"]) for row in rows)
+    assert right / images == pytest.approx(1 - result(finished)["test top-1 error"], abs=1e-3)
 
 
 def test_a_point_for_every_step_and_one_axis(finished):
     events = curves(finished)
     steps = result(finished)["epochs"] * -(-1293 // 64)  # 1,437 images less a tenth
     assert [event.step for event in events.Scalars("Train/loss")] == list(range(1, steps + 1))
-    assert [event.step for event in events.Scalars("Test/Accuracy")] == [steps * n // EPOCHS for n in (1, 2, 3)]
+    assert [event.step for event in events.Scalars("Test/accuracy")] == [steps * n // EPOCHS for n in (1, 2, 3)]
 
 
 def test_csv_and_result_say_what_the_curves_say(finished):
     rows = list(csv.DictReader((runs_csv := finished / "runs/EffNet/digits-try1/metrics.csv").open()))
     assert len(rows) == EPOCHS, runs_csv
-    accuracies = [event.value for event in curves(finished).Scalars("Test/Accuracy")]
+    accuracies = [event.value for event in curves(finished).Scalars("Test/accuracy")]
     assert [float(row["test accuracy"]) for row in rows] == pytest.approx(accuracies, rel=1e-6)
     rates = {event.step: event.value for event in curves(finished).Scalars("Train/lr")}  # of the epoch's last step
     assert [float(row["lr"]) for row in rows] == pytest.approx([rates[int(row["step"])] for row in rows], rel=1e-6)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 from tensorboard.summary.writer import event_file_writer
 
 import main
@@ -35,8 +36,17 @@ def checkpoints(out: Path) -> Path:
 
 
 def curves(out: Path) -> EventAccumulator:
-    events = EventAccumulator(str(out / "runs" / "EffNet" / "digits-try1"), {"scalars": 0, "images": 0})
+    events = EventAccumulator(str(out / "runs" / "EffNet" / "digits-try1"), {"scalars": 0, "images": 0, "tensors": 0})
     return events.Reload()
+
+
+def hparams(out: Path) -> tuple[dict[str, object], list[str]]:
+    """The run's row of TensorBoard's HParams table: its knobs, and the tags of its metrics."""
+    contents = curves(out).PluginTagToContent("hparams")
+    start = metadata.parse_session_start_info_plugin_data(contents[metadata.SESSION_START_INFO_TAG]).hparams
+    experiment = metadata.parse_experiment_plugin_data(contents[metadata.EXPERIMENT_TAG])
+    knobs = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.items()}
+    return knobs, [each.name.tag for each in experiment.metric_infos]
 
 
 def result(out: Path) -> dict:

@@ -99,6 +99,23 @@ def test_as_a_script_from_another_folder(tmp_path, file):
         assert re.search(r"^forward +\d+\.\d\d  ms folded for inference, \d+\.\d\d as it is; .* batch 1", lines[-1])
 
 
+@pytest.mark.parametrize("name", ["cheapV2", "cheapV3_shuffle", "cheapSqueezeNet"])
+def test_what_counters_by_class_miss_is_told(name):
+    """By name, and as much as thop leaves out; the totals stand above the counters."""
+    network, literal = (models.create(name, image_size=16, literal=form) for form in (False, True))
+    lines = summary.describe(name, network, 3, 16, literal, table=lambda *_: "").splitlines()
+    total, layers = counters.torch_count(network, 3, 16)
+    told = next(line for line in lines if re.fullmatch(r" +(\d+ \w+ \([\d.]+ M\)(, )?)+", line))
+    macs = sum(float(number) for number in re.findall(r"\(([\d.]+) M\)", told))
+    unseen = [part for part in counters.differences(counters.thop_count(network, 3, 16), total, layers) if part[0] < 0]
+    assert macs == pytest.approx(-sum(amount for amount, _ in unseen) / 1e6, abs=0.006 * len(unseen))
+    assert all(words.partition(":")[0] in told for _, words in unseen)
+    order = [
+        next(n for n, line in enumerate(lines) if line.startswith(word)) for word in ("parameters", "size", "torch")
+    ]
+    assert order == sorted(order)
+
+
 @pytest.mark.parametrize("name", ["MobileNetV2", "cheapV3_shuffle", "SqueezeNet", "EffNet_steering"])
 def test_blocks_add_up_to_the_network(name):
     meant = dict(num_classes=100, in_channels=3, image_size=32) | models.registry.entry(name).usual

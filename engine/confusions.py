@@ -1,0 +1,45 @@
+"""Which classes a network takes for which, in numbers."""
+
+from __future__ import annotations
+
+import numpy
+from sklearn.metrics import confusion_matrix
+from torch import Tensor
+
+from utils import printable
+
+
+def confusions(probabilities: Tensor, targets: Tensor) -> numpy.ndarray:
+    """Numbers of images, classes x classes: rows are true classes, columns predicted ones.
+
+    probabilities: N x classes. targets: N class numbers.
+    """
+    return confusion_matrix(targets.numpy(), probabilities.argmax(1).numpy(), labels=range(probabilities.shape[1]))
+
+
+def worst_pairs(matrix: numpy.ndarray, count: int) -> list[tuple[int, int, int]]:
+    """(true class, predicted class, images) of the `count` pairs of classes with most mistakes, the most first."""
+    wrong = matrix * ~numpy.eye(len(matrix), dtype=bool)
+    order = numpy.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = [divmod(int(place), len(matrix)) for place in order]
+    return [(*pair, int(wrong[pair])) for pair in pairs if wrong[pair]]
+
+
+def class_rows(matrix: numpy.ndarray, classes: tuple[str, ...]) -> list[dict[str, object]]:
+    """A row for each class: its images, the share that was found (accuracy), and what it was taken for most often.
+
+    A class without images has no accuracy, one without mistakes is confused with none.
+    """
+    rows = []
+    for number, counts in enumerate(matrix):
+        images, wrong = int(counts.sum()), counts.copy()
+        wrong[number] = 0
+        other = int(wrong.argmax())
+        rows.append({
+            "class": printable(classes[number]),
+            "images": images,
+            "accuracy": round(int(counts[number]) / images, 4) if images else "",
+            "most confused with": printable(classes[other]) if wrong[other] else "",
+            "times": int(wrong[other]),
+        })  # fmt: skip
+    return rows
