@@ -133,7 +133,7 @@ class Estimate:
         evaluations = (settings.epochs - state.epoch) * evaluated / settings.batch_size * FORWARD
         bound = "at most " if settings.patience else "at least " if settings.sizes else ""
         left = duration(seconds * (steps + evaluations))
-        return f"{bound}about {left} to go, as {MEASURED} steps of {seconds:.3g} s let expect"
+        return f"{bound}about {left} to go: {MEASURED} steps took {seconds:.3g} s each"
 
 
 def duration(seconds: float) -> str:

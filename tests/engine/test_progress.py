@@ -98,6 +98,6 @@ def test_a_run_in_a_terminal_of_80_columns(tmp_path):
         r"epoch 2/2 \|.+\| \d+/90, \d\d:\d\d left, error +\d+\.\d\d %, loss \d+\.\d{4}, \d+ images/s", bars[-1]
     )
     [estimate] = [each for each in shown if "to go" in each]
-    assert re.fullmatch(r"about \d+ (s|min) to go, as 10 steps of \S+ s let expect", estimate)
+    assert re.fullmatch(r"about \d+ (s|min) to go: 10 steps took \S+ s each", estimate)
     assert "drawing the pictures of the test set ..." in shown
     assert all(len(each) <= LINE for each in shown if re.match(r"epoch \d/2  ", each))
