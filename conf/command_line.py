@@ -127,7 +127,7 @@ def help_text(field: dataclasses.Field, listed: str = "") -> str:
     text, default = field.metadata["help"] + listed, field.default
     if "default" in text or "(required)" in text:
         return text
-    shown = "none" if default in ("", (), None) else "of the data set" if default is MISSING else f"{default}"
+    shown = "none" if default in ("", (), None) else "the data set's" if default is MISSING else f"{default}"
     if type(default) is float:
         shown = f"{default:g}"
     elif type(default) is bool:
