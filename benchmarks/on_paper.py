@@ -1,6 +1,9 @@
-"""A prediction, and no measurement: what a training step asks of an H100, from counts, and what binds there.
+"""A prediction: what a training step asks of an H100, from counts, and what binds there; beside it what was measured.
 
     python benchmarks/on_paper.py
+
+The last columns are from results/on_gpu/h100.json, which benchmarks/on_gpu.py wrote on one; they are empty where it did
+not come to measure.
 
 A step of a few images (forward, loss, backward) is run in the form that CUDA has, and every operation counts: it reads
 its inputs and writes its results once (batch norm, and a convolution's backward pass, read theirs twice). Views move
@@ -15,6 +18,7 @@ than this, and a lever gives less where what it relieves does not bind alone.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import models
+from commands.compare import markdown_table
 from models.ops import activated_conv, depthwise
 from models.summary import mac_count, parameter_count
 
@@ -53,6 +58,14 @@ FUSED_SGD, SGD_BY_OPERATION = 5, 11  # numbers read and written for each weight,
 FOREACH_KERNELS = 12  # that SGD by operation starts in place of one or two: four operations over lists of tensors
 IMAGES = 7  # in the step that is counted; no layer has 7 channels, so that maps can be told from weights
 TWICE = ("native_batch_norm", "cudnn_batch_norm", "native_batch_norm_backward", "convolution_backward")
+
+MEASURED = Path(__file__).resolve().parents[1] / "results" / "on_gpu" / "h100.json"
+WITHOUT = {  # by the first word of a lever, the line of on_gpu.py's matrix that was measured without it
+    "channels_last": "NCHW (-channels-last false)",
+    "bf16": "float32 (-amp off)",
+    "one depthwise": "copy by copy",
+    "CUDA graphs": "eager",
+}
 
 PARTS = {  # operations of this project, by what they consist of on a GPU
     "reuse::activated_conv1x1": activated_conv.reference,
@@ -153,13 +166,19 @@ def levers(step: Step, copies: Step, batch: int) -> dict[str, float]:
     }
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A markdown table."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+def gain(lines: dict[str, dict[str, str]], lever: str) -> str:
+    """How many times as fast the smallest batch was seen to train with a lever as without; empty where it was not."""
+    without = next((name for start, name in WITHOUT.items() if lever.startswith(start)), "")
+    texts = [lines.get(f"cheapV3, batch {BATCHES[0]}{more}", {}).get("images/s") for more in ("", f", {without}")]
+    if not without or None in texts:
+        return ""
+    own, other = (float(text.partition(" (")[0].replace(",", "")) for text in texts)
+    return f"{own / other:.2f}"
 
 
 def prediction() -> str:
-    """Two markdown tables with an empty column for what a GPU measures: steps by network and batch, and levers."""
+    """Two markdown tables with a column for what a GPU measured: steps by network and batch, and levers."""
+    lines = json.loads(MEASURED.read_text())["tables"]["matrix"]
     steps = {name: count(models.create(name), launches) for name, launches in LAUNCHES.items()}
     rows = []
     for name, step in steps.items():
@@ -168,13 +187,15 @@ def prediction() -> str:
             binds = max(seconds, key=seconds.__getitem__)
             moved, speed = seconds["memory"] * MEMORY / 1e9, batch / seconds[binds]
             times = [f"{1e3 * value:.2f}" for value in seconds.values()]
-            rows.append([name, str(batch), str(step.launches), f"{moved:.2f}", *times, binds, f"{speed:,.0f}", ""])
+            seen = lines.get(f"{name}, batch {batch}", {}).get("images/s", "").partition(" (")[0]
+            rows.append([name, str(batch), str(step.launches), f"{moved:.2f}", *times, binds, f"{speed:,.0f}", seen])
     header = ["network", "batch", "kernels", "GB moved", "host, ms", "memory, ms", "arithmetic, ms", "binds"]
-    first = table([*header, "images/s at most", "measured"], rows)
+    first = markdown_table([*header, "images/s at most", "measured"], rows)
     copies = count(models.create("cheapV3"), COPY_BY_COPY, whole_map=False)
     found = [levers(steps["cheapV3"], copies, batch) for batch in BATCHES]
-    rows = [[lever, *(f"{each[lever]:.2f}" for each in found), ""] for lever in found[0]]
-    second = table(["cheapV3, step without over step with", *map(str, BATCHES), "measured"], rows)
+    rows = [[lever, *(f"{each[lever]:.2f}" for each in found), gain(lines, lever)] for lever in found[0]]
+    header = ["cheapV3, step without over step with", *map(str, BATCHES), f"measured, {BATCHES[0]}"]
+    second = markdown_table(header, rows)
     return f"{first}\n\n{second}"
 
 

@@ -192,8 +192,8 @@ class Settings:
     )
     deterministic: bool = knob("torch's deterministic algorithms only, on every device", default=False, group="machine")
     cudnn_benchmark: bool = knob(
-        "on CUDA cuDNN tries its algorithms out for each shape of a batch, which can take it half a minute, and takes "
-        "the fastest; without it, by its heuristics",
+        "on CUDA cuDNN tries its algorithms out for each shape of a batch when a run starts, and takes the fastest, in "
+        "place of those that it holds to be so",
         default=False,
         group="machine",
         untrained=False,

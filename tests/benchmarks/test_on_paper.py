@@ -27,3 +27,14 @@ def test_what_takes_longest_binds_and_a_lever_relieves_it():
     found = on_paper.levers(step, step, 1000)
     assert found["bf16 (without: float32, no TF32)"] == pytest.approx(2)
     assert on_paper.levers(step, step, 128)["CUDA graphs (without: every kernel started by the host)"] > 3.8
+
+
+def test_what_was_measured_stands_beside_its_lever():
+    lines = {
+        "cheapV3, batch 128": {"images/s": "20,000 (19,000 to 21,000)"},
+        "cheapV3, batch 128, eager": {"images/s": "4,000 (3,000 to 5,000)"},
+        "cheapV3, batch 128, float32 (-amp off)": {"left out": "it cannot run here"},
+    }
+    assert on_paper.gain(lines, "CUDA graphs (without: every kernel started by the host)") == "5.00"
+    assert on_paper.gain(lines, "bf16 (without: float32, no TF32)") == ""
+    assert on_paper.gain(lines, "fused optimizer (without: by operation)") == ""

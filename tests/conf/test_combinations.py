@@ -36,6 +36,7 @@ def chosen(words: str):
         ("steps=100000 batch_size=100000", "more than 200,000,000 images", "batch_size=100"),
         ("distill_temperature=2", "there is no teacher", "distill=teacher.pth"),
         ("distill_share=0.3", "there is no teacher", "distill=teacher.pth"),
+        ("deterministic=true cudnn_benchmark=true", "other algorithms each time", "deterministic=false"),
         ("optimizer=adamw nesterov=true", "give -nesterov false", "nesterov=false"),
     ],
 )  # fmt: skip

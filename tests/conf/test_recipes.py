@@ -223,6 +223,6 @@ def test_any_recipe_is_sound_or_refused_in_one_line(tmp_path_factory, text):
     try:
         chosen = original(**{**whole, **read_recipe(str(path))})
     except ValueError as error:
-        assert len(" ".join(str(error).split())) < 500
+        assert len(" ".join(str(error).split())) < 700  # it may name every knob
     else:
         assert chosen.epochs >= 1 and chosen.batch_size >= 1 and 0 < chosen.lr < float("inf")

@@ -60,7 +60,7 @@ def test_csv_and_result_say_what_the_curves_say(finished):
 def test_what_a_run_leaves(finished):
     folder = checkpoints(finished)
     best = result(finished)["best epoch"]
-    expected = {"settings.yaml", "result.json", "last.pth", f"EffNet-{best}-best.pth"}
+    expected = {"settings.yaml", "result.json", "last.pth", "last.safetensors", f"EffNet-{best}-best.pth"}
     assert {path.name for path in folder.iterdir()} == expected
     saved = yaml.safe_load((folder / "settings.yaml").read_text())
     assert saved["epochs"] == EPOCHS and saved["lr"] == 0.01 and saved["seed"] == 3

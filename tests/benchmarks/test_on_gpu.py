@@ -1,0 +1,56 @@
+"""benchmarks/on_gpu.py: it runs in its small form on a CPU, keeps what it measured, and goes on where it was."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import on_gpu
+
+ROOT = Path(on_gpu.__file__).resolve().parents[1]
+
+
+def run(out: Path, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "benchmarks" / "on_gpu.py"), "-gpu", "false", "-rounds", "1", "-threads", "1"]
+    return subprocess.run([*command, "-out", str(out), *words], capture_output=True, text=True, timeout=500)
+
+
+def test_what_was_measured_is_kept_and_not_measured_again(tmp_path):
+    notes, seen = on_gpu.Notebook(tmp_path, "a machine"), []
+
+    def lines(*names):
+        for name in names:
+            yield name, lambda name=name: seen.append(name) or {"images/s": f"{len(seen)}"}
+
+    def broken():
+        raise RuntimeError("no such kernel\nwith a long story")
+
+    assert notes.fill("matrix", lines("one", "two", "other"), "o", limit=60)
+    again = on_gpu.Notebook(tmp_path, "a machine")
+    assert again.fill("matrix", [*lines("one", "three"), ("broken", broken)], "", limit=60)
+    assert seen == ["one", "two", "other", "three"]
+    table = json.loads((tmp_path / "on_gpu.json").read_text())["tables"]["matrix"]
+    assert table["two"] == {"images/s": "2"} and "no such kernel)" in table["broken"]["left out"]
+    assert "| three | 4 |  |" in (tmp_path / "on_gpu.md").read_text()
+    assert not again.fill("matrix", lines("late"), "", limit=-1) and "late" not in seen
+    with pytest.raises(ValueError, match="another machine"):
+        on_gpu.Notebook(tmp_path, "another one")
+
+
+def test_without_a_gpu_it_says_what_to_do(tmp_path):
+    done = run(tmp_path / "out")
+    assert done.returncode == 2 and "give -small" in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_every_stage_runs_in_its_small_form(tmp_path):
+    done = run(tmp_path, "-small")
+    assert done.returncode == 0, done.stderr
+    tables = json.loads((tmp_path / "on_gpu.json").read_text())["tables"]
+    assert list(tables) == list(on_gpu.STAGES)
+    assert tables["correct"]["tests/cuda"]["found"] == "2 passed"
+    left_out = {f"{stage}: {name}" for stage, table in tables.items() for name in table if "left out" in table[name]}
+    assert {each for each in left_out if not each.startswith("waits")} <= {"compare: MobileNetV3 and timm's"}
+    assert "images/s" in tables["matrix"]["cheapV3_small, batch 4"]
