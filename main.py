@@ -1,48 +1,38 @@
+#!/usr/bin/env python
 """The command line: it reads the options and calls one of commands/. See -h, and README.md for examples."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from commands.asked import ASIDES, COMMANDS, check_commands
-from conf import FIELDS, Settings, convert, is_list, option, value_type
-from conf.knobs import MISSING, RECIPE_GROUPS
+from commands.asked import ALONE, ASIDES, COMMANDS, check_commands
+from conf import FIELDS, Settings, convert
+from conf.command_line import DESCRIPTION, EXAMPLES, HELP, USAGE, Help, Parser, Stray, add_settings, option_strings
 from engine.streams import lost_output, safe_streams
-from utils import OneLineParser, parse_bool, parse_bool_or_word, parse_gpu, printable
+from utils import parse_bool, printable
 
-GROUPS = {
-    "run": "what runs, and where",
-    "network": "network",
-    "machine": "machine",
-    "training": "training: the recipe's knobs",
-    "augmentation": "augmentation: the recipe's knobs",
-}
 ROWS = "results/rows.yaml"
 
 
-def option_strings(*words: str) -> list[str]:
-    """Every option is accepted with one dash, as the original has it, and with two."""
-    return [dashes + word for word in dict.fromkeys(words) for dashes in ("-", "--")]
-
-
-def make_parser() -> OneLineParser:
-    parser = OneLineParser(
+def make_parser(**named: Sequence[str]) -> Parser:
+    """The parser of the command line. named: words that the help of a knob lists, by the knob."""
+    parser = Parser(
         prog="main.py",
-        description="Trains a network: python main.py -net cheapV3. Every option is accepted with two dashes too.",
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=Help,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
     parser.color = False  # of Python 3.14, by control characters
     add_commands(parser.add_argument_group("instead of training from the start"))
-    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
-    for name, field in FIELDS.items():
-        add_setting(groups[field.metadata["group"]], name, field)
+    add_settings(parser, named)
     return parser
 
 
@@ -74,26 +64,9 @@ def add_commands(group) -> None:
     add("seeds", "train a new run for each of these seeds, then -compare", nargs="+", type=int, metavar="N")
     add("resume", "go on with the run in checkpoints/..., from a FILE.pth in there, or with 'last'", metavar="DIR")
     add("dry", "check the settings of a new run without its data, print them and stop", action="store_true")
-
-
-def add_setting(group, name: str, field: dataclasses.Field) -> None:
-    """Adds the option of one knob to an argparse group."""
-    default = "the recipe's" if field.default is MISSING else field.default
-    text = field.metadata["help"].replace("%", "%%")
-    if field.metadata["group"] in RECIPE_GROUPS:
-        text += " (default: the recipe's)"
-    elif "(" not in text and default not in ("", None, "the recipe's"):
-        text += f" (default: {default})"
-    wanted = value_type(name)
-    if wanted is bool:
-        options = dict(nargs="?", const=True, type=parse_gpu if name == "gpu" else parse_bool, metavar="true|false")
-    else:
-        metavar = "|".join(field.metadata["choices"]) or {int: "N", float: "X", str: name.upper()}[wanted]
-        options = dict(metavar=metavar) | (dict(nargs="+") if is_list(name) else {})  # convert() reads the numbers
-        if field.metadata["switch"]:
-            options |= dict(nargs="?", const=True, type=parse_bool_or_word)
-    words = option_strings(option(name)[1:], name.replace("_", "-"))
-    group.add_argument(*words, dest=name, help=text, **options)
+    add("list", "the networks, data sets and recipes, a line each", action="store_true")
+    add("completion", "print what completes these options in a shell", choices=("bash", "zsh"))
+    add("version", "print the commit of this project, and the versions of torch and Python", action="store_true")
 
 
 def run(argv: list[str]) -> int:
@@ -101,9 +74,24 @@ def run(argv: list[str]) -> int:
 
     Raises ValueError for the user's mistakes, and where memory has run out.
     """
-    given = vars(make_parser().parse_args(argv))
-    asked = {name: given.pop(name) for name in ("dry", "seeds", *ASIDES, *COMMANDS) if name in given}
+    if set(HELP) & set(argv):
+        from commands import listing  # the names of networks take torch a second
+
+        print(make_parser(net=listing.networks(), recipe=listing.recipe_names()).format_help(), end="")
+        return 0
+    try:
+        given = vars(make_parser().parse_args(argv))
+    except Stray as stray:
+        from commands import listing
+
+        raise ValueError(listing.explain(stray.word) or stray) from None
+    asked = {name: given.pop(name) for name in ("dry", "seeds", *ALONE, *ASIDES, *COMMANDS) if name in given}
     check_commands(asked, given)
+    if any(name in asked for name in ALONE):
+        from commands import listing
+
+        print(listing.answer(asked, make_parser()))
+        return 0
     given = {name: convert(name, value) for name, value in given.items()}
     try:
         return execute(asked, given, argv)
@@ -121,6 +109,11 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
     """Calls the command that is asked for, or trains; returns the exit status."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's own log of connections is stack traces
     from conf.resolve import settings as resolve  # the heavy imports come after the cheap checks
+
+    if "net" in given:
+        from commands import listing
+
+        given["net"] = listing.network_name(given["net"])
 
     if asked.get("export") == "weights":
         from commands import publish

@@ -169,20 +169,6 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def parse_gpu(word: str) -> bool:
-    """As parse_bool, but for what other programs take as the number or the name of a device."""
-    number = re.fullmatch(r"(?:(?:cuda|gpu):?)?([0-9][0-9,]*)", word.lower())
-    if number:
-        raise argparse.ArgumentTypeError(
-            f"{printable(word, 60)}: must be true or false, it takes no device's number; the environment variable "
-            f"CUDA_VISIBLE_DEVICES={printable(number[1], 60)} chooses devices"
-        )
-    if word.lower() in ("cuda", "cpu"):
-        wanted = "true" if word.lower() == "cuda" else "false"
-        raise argparse.ArgumentTypeError(f"{word}: must be true or false; give -gpu {wanted}")
-    return parse_bool(word)
-
-
 class OneLineParser(argparse.ArgumentParser):
     """An argparse parser that raises ValueErrors of one line and accepts whole option names only.
 
@@ -200,4 +186,5 @@ class OneLineParser(argparse.ArgumentParser):
         return super().parse_args(words)
 
     def error(self, message: str):
-        raise ValueError(message.replace("argument ", "", 1))
+        # the first of an option's spellings stands for all of them, which argparse lists
+        raise ValueError(re.sub(r"^argument (-[^/:]+)(/-[^:]+)?:", r"\1:", message))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conf import TOLD, option, replaceable
+from conf.resolve import WHICH
 
 # The commands that run instead of a new training run, each with the settings that are its own arguments.
 COMMANDS = {
@@ -13,15 +14,19 @@ COMMANDS = {
     "compare": ("out",),
     "reproduce": ("out", "data"),
 }
+ALONE = ("list", "completion", "version")  # they print something, and take no other option
 # Options that only go with one of the commands, which is named.
 ASIDES = {"half": "export", "jobs": "reproduce", "tta": "test"}
 
 
 def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
     """Raises ValueError for options that contradict each other, or that a command cannot do without."""
-    names = [name for name in (*COMMANDS, "dry", "seeds") if name in asked]
+    names = [name for name in (*COMMANDS, "dry", "seeds", *ALONE) if name in asked]
     if len(names) > 1:
         raise ValueError(f"-{names[0]}: contradicts -{names[1]}; give one, then the other")
+    alone = next((name for name in ALONE if name in asked), None)
+    if alone is not None and (given or len(asked) > 1):
+        raise ValueError(f"-{alone}: stands alone; leave out all else")
     for name in ("resume", "compare"):
         if name in asked and "weights" in given:
             raise ValueError(f"-{name}: finds the weights of runs itself; leave out -weights")
@@ -44,5 +49,5 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
         for name in given:
             if name not in (*own, *machine):
                 raise ValueError(f"{option(name)}: contradicts -{command}, which takes it from {source}; leave it out")
-    elif "net" not in given and "recipe" not in given:
-        raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
+    elif alone is None and "net" not in given and "recipe" not in given:
+        raise ValueError(WHICH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from matplotlib.ticker import EngFormatter, NullFormatter
 
 from commands.finished_runs import COSTS, Row, newest_of_each_seed, read_runs, rows_of
 from engine import checkpoint
+from models.registry import entry, names
 from utils import printable
 
 FIGURES = ("train ", "val ", "test ", "best test ", "best val ")  # the keys of a result's metrics begin with these
 CHOSEN = "best epoch chosen on"
+WIDTH = 100  # characters of a printed table at most
+WORDS = 4  # its first columns, whose cells may be shortened
 
 
 def compare(out: Path) -> None:
@@ -43,7 +47,7 @@ def compare(out: Path) -> None:
         checkpoint.write_atomically(paths[1], picture.getvalue())
     except OSError as error:
         raise ValueError(f"-compare: {out / 'runs'} cannot be written ({error.strerror or error})") from None
-    print(f"{len(runs)} runs; written to {paths[0]} and {paths[1]}")
+    print(f"{len(runs)} runs; all their figures: {paths[0]}; the plot: {paths[1]}")
 
 
 def figure_keys(rows: list[Row]) -> list[str]:
@@ -53,26 +57,74 @@ def figure_keys(rows: list[Row]) -> list[str]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """The markdown table of one data set's rows; errors in percent, mean ± std."""
-    labels = [row.labels() for row in rows]
-    columns = [key for key in labels[0] if key != "changed" or any(label[key] for label in labels)]
-    figures = [key for key in figure_keys(rows) if any(key in row.means for row in rows)]
-    costs = {"parameters": (1, ",.0f"), "macs": (1e-6, ".2f"), "weights bytes": (1e-3, ",.0f")}
-    head = [*columns, "parameters", "M MACs", "weights, KB"]
-    head += [f"{key}, %" if is_share(key) else key for key in figures] + ["best chosen on"]
+    """The markdown table of one data set's rows, within WIDTH characters; errors in percent, mean ± std.
+
+    What all rows have in common of their recipe and changed knobs stands above it; compare.csv has every figure.
+    """
+    settings, common = told_apart([row.labels() for row in rows])
+    key = error_key(rows)
+    head = ["network", "settings", "epochs", "seeds", "parameters", "M MACs"]
+    head += ["test error, %" if is_share(key) else key]
     lines = []
-    for row, label in zip(rows, labels, strict=True):
-        cells = [label[key] for key in columns]
-        for key, (factor, form) in costs.items():
-            cells.append(format(row.means[key] * factor, form) if key in row.means else "-")
-        cells += [_cell(row, key) for key in figures]
-        lines.append([*cells, str(row.runs[0].result.get(CHOSEN, "-"))])
-    return markdown_table(head, lines)
+    for row, words in zip(rows, settings, strict=True):
+        label = row.labels()
+        costs = {"parameters": (1, ",.0f"), "macs": (1e-6, ".2f")}
+        cells = [
+            format(row.means[name] * factor, form) if name in row.means else "-"
+            for name, (factor, form) in costs.items()
+        ]
+        lines.append([label["net"], words, label["epochs"], span(label["seeds"]), *cells, _cell(row, key)])
+    table = markdown_table(*fitted(head, lines))
+    return f"all with {common}\n\n{table}" if common else table
+
+
+def told_apart(labels: list[dict[str, str]]) -> tuple[list[str], str]:
+    """The recipe and changed knobs of each row without those that all rows share, and these."""
+    each = [[label["recipe"], *re.split(r" (?=-[a-z])", label["changed"])] for label in labels]
+    shared = [words for words in each[0] if len(each) > 1 and all(words in other for other in each)]
+    return [" ".join(word for word in words if word not in shared) for words in each], " ".join(shared).strip()
+
+
+def fitted(head: list[str], lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The table's cells, padded, and those of the widest columns of words shortened until it fits WIDTH."""
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    while sum(widths) + 3 * len(widths) + 1 > WIDTH:
+        widest = max(range(WORDS), key=lambda number: widths[number])
+        widths[widest] -= 1
+    shorten = [
+        [printable(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
+    ]
+    return [cell.ljust(width) for cell, width in zip(head, widths, strict=True)], shorten
+
+
+def span(seeds: str) -> str:
+    """Three seeds or more without a gap as the first and the last."""
+    numbers = [int(seed) for seed in seeds.split() if seed.isdecimal()]
+    whole = len(numbers) > 2 and numbers == list(range(numbers[0], numbers[0] + len(seeds.split())))
+    return f"{numbers[0]}-{numbers[-1]}" if whole else seeds
+
+
+def error_key(rows: list[Row]) -> str:
+    """The metric by which a data set's rows are compared: the last epoch's error, or its loss."""
+    return "test top-1 error" if any("test top-1 error" in row.means for row in rows) else "test loss"
+
+
+def baseline_of(row: Row, rows: list[Row]) -> Row | None:
+    """The row of the network that this one's is made from, with the same settings; where the gates start is its own."""
+    net = row.runs[0].result["net"]
+    baseline = entry(net).baseline if net in names() else ""
+
+    def settings(row: Row) -> dict:
+        return {name: value for name, value in row.runs[0].knobs.items() if name not in ("net", "gate_start")}
+
+    found = [other for other in rows if other.runs[0].result["net"] == baseline and settings(other) == settings(row)]
+    return found[0] if found else None
 
 
 def markdown_table(head: list[str], lines: list[list[str]]) -> str:
     """A table in markdown, of the text of its cells."""
-    whole = [head, ["---"] * len(head), *lines]
+    padded = any(cell.endswith(" ") for cell in head)
+    whole = [head, ["-" * (len(cell) if padded else 3) for cell in head], *lines]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in whole)
 
 
@@ -112,28 +164,36 @@ def _shown(text: str) -> str:
 
 
 def plot(tables: dict[str, list[Row]]) -> Figure:
-    """Two plots for each data set: the last epoch's error, or its loss, against MACs and against parameters."""
+    """Two plots for each data set: the last epoch's error, or its loss, against MACs and against parameters.
+
+    A line joins a network with the one that it is made from.
+    """
     legend = "{net}, {recipe}, {epochs} epochs {changed}"
-    names = {
+    legends = {
         dataset: [textwrap.fill(_shown(legend.format(**row.labels())), 45) for row in rows]
         for dataset, rows in tables.items()
     }
-    heights = [max(4.0, 0.16 * len("\n".join(each).splitlines())) for each in names.values()]  # inches; legends fit
+    heights = [max(4.0, 0.16 * len("\n".join(each).splitlines())) for each in legends.values()]  # inches; legends fit
     figure = Figure(figsize=(14, sum(heights)), layout="constrained")
     lines = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights)
     for (dataset, rows), pair in zip(tables.items(), lines, strict=True):
-        is_share = any("test top-1 error" in row.means for row in rows)
-        key, factor = ("test top-1 error", 100) if is_share else ("test loss", 1)
+        key = error_key(rows)
+        factor = 100 if is_share(key) else 1
         for axes, cost in zip(pair, ("macs", "parameters"), strict=True):
             drawn = []
-            for number, (row, name) in enumerate(zip(rows, names[dataset], strict=True)):
-                if key in row.means and cost in row.means:
+            shown = [row for row in rows if key in row.means and cost in row.means]
+            for row in shown:
+                if (other := baseline_of(row, shown)) is not None:
+                    pair_of = [(each.means[cost], factor * each.means[key]) for each in (other, row)]
+                    axes.plot(*zip(*pair_of, strict=True), color="0.6", linewidth=1, zorder=0)
+            for number, (row, name) in enumerate(zip(rows, legends[dataset], strict=True)):
+                if row in shown:
                     x, y = row.means[cost], factor * row.means[key]
                     std = factor * row.stds[key] if key in row.stds else None  # one seed: no bar, which would say 0
                     axes.errorbar(x, y, yerr=std, fmt="os^Dv"[number // 10 % 5], capsize=3, label=name)
                     drawn.append(x)
             wide = bool(drawn) and max(drawn) > 10 * min(drawn) > 0  # a narrow logarithmic axis has no tick to read
-            label = f"{key}, %" if is_share else key
+            label = f"{key}, %" if is_share(key) else key
             axes.set(
                 xscale="log" if wide else "linear",
                 xlabel={"macs": "MACs"}.get(cost, cost),

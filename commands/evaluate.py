@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import loop
+from engine.progress import watched
 from engine.trained import load_trained
 from models.summary import parameter_count
 
@@ -40,11 +41,12 @@ def evaluate(weights: Path, overrides: dict[str, object], mirrored: bool = False
     if mirrored and trained.task.name != "classification":
         raise ValueError("-tta true: is for classes; the mirror image of a road has another angle, leave it out")
     batches = trained.test_batches()
-    metrics = loop.evaluate(trained.network, batches, trained.task, trained.precision)
+    metrics = loop.evaluate(trained.network, watched(batches, "test set"), trained.task, trained.precision)
     print(f"{trained.settings.net} on the {len(batches.index):,} test images of {trained.settings.dataset}")
     print(f"{trained.task.describe(metrics)}  {parameter_count(trained.network):,} parameters")
     if mirrored:
-        found = loop.evaluate(WithMirrored(trained.network), batches, trained.task, trained.precision)
+        shown = watched(batches, "test set and its mirror images")
+        found = loop.evaluate(WithMirrored(trained.network), shown, trained.task, trained.precision)
         print(f"mean of each image's probabilities and its mirror image's: {trained.task.describe(found)}")
         metrics |= {f"mirrored {key}": value for key, value in found.items()}
     return metrics

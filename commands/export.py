@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import checkpoint
+from engine.progress import status, watched
 from engine.trained import Trained, load_trained
 from models.fold import Sizes, fold
 
@@ -111,13 +112,14 @@ def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[s
     network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     images = images.to("cpu", torch.float32).contiguous()
     folded = fold(network)
-    data = to_onnx(folded, images.shape[1:], metadata)
+    with status("making the ONNX file"):
+        data = to_onnx(folded, images.shape[1:], metadata)
     with torch.inference_mode():
-        expected = torch.cat([network(part) for part in images.split(64)])
+        expected = torch.cat([network(part) for part in watched(images.split(64), "outputs to compare with")])
     # one image, then larger and uneven batches, as the batch dimension is free
     parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]
     run = onnx_runner(data)
-    found = torch.cat([run(part) for part in parts])
+    found = torch.cat([run(part) for part in watched(parts, "ONNX Runtime")])
     largest = expected.abs().amax(1)
     # an angle near zero, or an image with hardly any output, is measured by the median image
     shares = (found - expected).abs().amax(1) / largest.clamp_min(largest.median())

@@ -78,6 +78,9 @@ def convert(field: dataclasses.Field, annotation: object, value: object) -> obje
         return _convert_one(field, value_type(annotation), value)
     if not isinstance(value, list | tuple):
         raise ValueError(f"{option(field)} {show(value)}: must be a list of numbers, for example [60, 120]")
+    if any("," in item for item in value if type(item) is str):
+        apart = " ".join(str(item).replace(",", " ") for item in value).split()
+        raise ValueError(f"{option(field)} {show(value)}: give {option(field)} {show(apart)}, without commas")
     return tuple(_convert_one(field, value_type(annotation), item) for item in value)
 
 

@@ -18,6 +18,10 @@ SETTINGS = "settings.yaml"  # in the folder of a run's checkpoints
 KEYS = [name for name, f in FIELDS.items() if f.metadata["group"] in RECIPE_GROUPS]
 # The knobs that tell runs apart: all that change what is trained, except the seed.
 KNOBS = [name for name, f in FIELDS.items() if f.metadata["changes"] == "result" and name != "seed"]
+WHICH = (
+    "-net: which network? for a first run: python main.py -net cheapV2 -dataset digits "
+    "(-list names networks, data sets and recipes; -h lists the options)"
+)
 
 # Networks that take another recipe than the data set's row has: (network, data set) -> recipe.
 # The digit networks keep the recipes they were published with.
@@ -64,7 +68,7 @@ def settings(given: dict[str, object]) -> Settings:
         row = find_row(chosen.dataset)
     else:
         if "net" not in given:
-            raise ValueError("-net: which network? for example: python main.py -net cheapV3 (-h lists the options)")
+            raise ValueError(WHICH)
         dataset = str(given.get("dataset", "cifar100"))
         row = find_row(dataset)
         chosen = with_recipe(name or NETWORK_RECIPES.get((str(given.get("net")), dataset), row.recipe), given)

@@ -174,7 +174,7 @@ class Settings:
         low=0.0,
     )
     channels_last: bool = knob(
-        "channels_last memory format of weights and images; false: NCHW (default: True)", default=True, group="machine"
+        "channels_last memory format of weights and images; false: NCHW", default=True, group="machine"
     )
     compile: str = knob(
         "torch.compile for training and its evaluations, in this mode; reduce-overhead is for CUDA",
@@ -204,12 +204,10 @@ class Settings:
         group="machine",
         kept=True,
     )
-    deterministic: bool = knob(
-        "torch's deterministic algorithms only, on every device (default: False)", default=False, group="machine"
-    )
+    deterministic: bool = knob("torch's deterministic algorithms only, on every device", default=False, group="machine")
     cudnn_benchmark: bool = knob(
         "on CUDA cuDNN tries its algorithms out for each shape of a batch when a run starts, and takes the fastest, in "
-        "place of those that it holds to be so (default: False)",
+        "place of those that it holds to be so",
         default=False,
         group="machine",
         untrained=False,

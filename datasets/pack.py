@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from tqdm import tqdm
 
 from conf.datasets import DatasetRow
 from datasets.base import Dataset, Location, Split
@@ -69,7 +70,10 @@ def make_key(row: DatasetRow, location: Location | None, size: int | None) -> di
 
 def save(path: Path, key: dict, dataset: Dataset) -> None:
     """Writes a packed file in one step: a reader finds the old file or the new one, whole. Raises OSError."""
-    write_in_one_step(path, lambda file: _write(file, key, dataset))
+    total = 2 * sum(tensor.nbytes for tensor in _tensors(dataset))  # each byte is checked, then written
+    bar = dict(desc=f"packing {dataset.row.name}", unit="B", unit_scale=True, leave=False, disable=None)
+    with tqdm(total=total, **bar) as progress:
+        write_in_one_step(path, lambda file: _write(file, key, dataset, progress.update))
 
 
 def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None, train: bool = True) -> Dataset | None:
@@ -99,10 +103,11 @@ def _matches(found: dict, expected: dict) -> bool:
     return found == expected
 
 
-def _write(file: BinaryIO, key: dict, dataset: Dataset) -> None:
+def _write(file: BinaryIO, key: dict, dataset: Dataset, done: Callable[[int], object]) -> None:
+    """done: is called with the number of bytes that have been checked, or written, since it was called before."""
     contents = [memoryview(tensor.contiguous().numpy()).cast("B") for tensor in _tensors(dataset)]
     arrays = [
-        {"shape": list(tensor.shape), "type": str(tensor.dtype).removeprefix("torch."), "crc32": zlib.crc32(content)}
+        {"shape": list(tensor.shape), "type": str(tensor.dtype).removeprefix("torch."), "crc32": _crc32(content, done)}
         for tensor, content in zip(_tensors(dataset), contents, strict=True)
     ]
     values = {"key": key, "classes": dataset.classes, "mean": dataset.mean, "std": dataset.std, "arrays": arrays}
@@ -110,7 +115,21 @@ def _write(file: BinaryIO, key: dict, dataset: Dataset) -> None:
     header = json.dumps(values).encode()
     file.write(START.pack(MAGIC, len(header), zlib.crc32(header)) + header)
     for content in contents:
-        file.write(content)
+        for part in _parts(content):
+            file.write(part)
+            done(len(part))
+
+
+def _crc32(content: memoryview, done: Callable[[int], object]) -> int:
+    crc32 = 0
+    for part in _parts(content):
+        crc32 = zlib.crc32(part, crc32)
+        done(len(part))
+    return crc32
+
+
+def _parts(content: memoryview) -> list[memoryview]:
+    return [content[start : start + STEP] for start in range(0, len(content), STEP)]
 
 
 def _tensors(dataset: Dataset) -> tuple[torch.Tensor, ...]:

@@ -29,6 +29,8 @@ class Metric:
     later: bool = False  # checkpoints of older versions have none
     of_best: bool = False  # result.json has it of the best epoch as well; the line of the last epoch shows it
     in_best_line: bool = False  # the line of the best epoch shows it
+    brief: int = 0  # its rank among those that an epoch's line shows while there is room; 0: it never does
+    short: str = ""  # the label there, where it is another one
 
     def report(self, stored: float) -> float:
         """The reported value."""
@@ -37,6 +39,12 @@ class Metric:
     def text(self, reported: float) -> str:
         """Label, number and unit, for the terminal."""
         return f"{self.label} {self.factor * reported:.{self.decimals}f} {self.unit}".rstrip()
+
+    def brief_text(self, stored: float) -> str:
+        """The same for an epoch's line, where numbers stand below one another: as wide for 9.99 % as for 10 %."""
+        number = self.factor * self.report(stored)
+        form = f"{3 + self.decimals if self.unit else 0}.{self.decimals}f"
+        return f"{self.short or self.label} {number:{form if abs(number) < 1e5 else '.4g'}} {self.unit}".rstrip()
 
 
 class MetricReport(Protocol):

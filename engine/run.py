@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import shlex
+import sys
 import time
 
 import torch
@@ -19,7 +20,7 @@ from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
 from engine.logs import NoLog, RunLog, only_a_warning
 from engine.loop import NotFinite, evaluate, predict, train_epoch
-from engine.progress import Clock, progress_bar
+from engine.progress import Clock, Estimate, epoch_line, progress_bar, show_figures, status, watched
 from engine.result import describe_result, make_result, split_metrics, to_json
 from engine.schema import RunContent
 from engine.state import TrainState
@@ -39,6 +40,7 @@ class Run:
         self.interruption = Interruption(self.processes.largest)
         self.log: RunLog | NoLog = NoLog()
         self.saved_at = time.monotonic()
+        self.estimate = Estimate(job)
         self.step = make_step(self.settings, job.precision.device, self.processes.world_size)
         self.watched = None
         if self.settings.log_more and self.processes.is_main:
@@ -109,7 +111,8 @@ class Run:
         self.saved_at = time.monotonic()
         try:
             if is_new and self.processes.is_main:
-                self.log_start()
+                with status("drawing the network's graph"):
+                    self.log_start()
             while not self.is_over():
                 self.epoch()
             if self.processes.is_main:
@@ -130,7 +133,7 @@ class Run:
         self.processes.broadcast_buffers(state.evaluated)
         for split, batches in self.job.evaluations.items():
             if self.processes.world_size == 1:  # several have unequal numbers of batches and could not agree
-                batches = self.interruption.between(batches)
+                batches = self.interruption.between(watched(batches, f"{split.lower()} set"))
             metrics[split] = evaluate(state.evaluated, batches, task, self.job.precision, self.processes)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, []
         is_best = self.note(metrics)
@@ -144,9 +147,8 @@ class Run:
         if regular and self.settings.keep:
             self.remove_older("regular", self.settings.keep)
         self.log_epoch(self.log)
-        texts = [f"{split.lower()} {task.describe(values)}" for split, values in metrics.items()]
         speed = state.history[-1]["images per second"]
-        print(f"epoch {state.epoch}/{self.settings.epochs}  {'  |  '.join(texts)}  |  {speed:.0f} images/s", flush=True)
+        print(epoch_line(state.epoch, self.settings.epochs, task, metrics, speed), flush=True)
 
     def remove_older(self, kind: str, kept: int) -> None:
         """Removes the checkpoints of a kind except the newest `kept`."""
@@ -164,6 +166,9 @@ class Run:
 
             def before_step() -> None:
                 bar.update(state.batch - bar.n)
+                if self.processes.is_main and (text := self.estimate.before_step(state)):
+                    bar.write(text)
+                    sys.stdout.flush()
                 self.interruption.check()
 
             def on_read(losses: list[float], rates: list[float]) -> None:
@@ -171,8 +176,7 @@ class Run:
                 if self.watched is not None:
                     self.log.scalars(state.step, "Train by block", self.watched.read())
                 speed = clock.read(len(losses))
-                figures = self.job.task.describe(self.job.task.metrics(state.sums))
-                bar.set_postfix_str(f"{figures}, {speed:.0f} images/s", refresh=False)
+                show_figures(bar, self.job.task, state.sums, speed)
                 if time.monotonic() - self.saved_at > 60 * settings.save_every:
                     self.save(LAST)
 
@@ -233,9 +237,11 @@ class Run:
         """Logs the task's pictures and tables of the test set, the run's card with its result, its row of HParams."""
         job, step = self.job, self.state.step
         with only_a_warning(f"{self.folders.runs}: pictures of the test set"):
-            found = predict(self.state.evaluated, job.evaluations["Test"].whole(), job.precision, job.task)
-            for name, figure in job.task.figures(*found, job.dataset).items():
-                self.log.figure(f"Test/{name}", figure, step)
+            batches = watched(job.evaluations["Test"].whole(), "test set, for its pictures")
+            found = predict(self.state.evaluated, batches, job.precision, job.task)
+            with status("drawing the pictures of the test set"):
+                for name, figure in job.task.figures(*found, job.dataset).items():
+                    self.log.figure(f"Test/{name}", figure, step)
             for name, rows in job.task.tables(*found, job.dataset).items():
                 self.log.text(f"Test/{name}", cards.table(rows), step)
                 self.log.table(name, rows)

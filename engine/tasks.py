@@ -93,21 +93,21 @@ class Classification(Task):
 
     name = "classification"
     table = (
-        Metric(key="loss", tag="loss", result="loss", label="loss", decimals=4),
+        Metric(key="loss", tag="loss", result="loss", label="loss", decimals=4, brief=2),
         Metric(
-            key="accuracy", tag="accuracy", result="top-1 error", complement=True,
-            label="top-1 error", decimals=2, unit="%", factor=100, of_best=True, in_best_line=True,
+            key="accuracy", tag="accuracy", result="top-1 error", complement=True, short="error",
+            label="top-1 error", decimals=2, unit="%", factor=100, of_best=True, in_best_line=True, brief=1,
         ),
         Metric(
             key="top-5", tag="top-5 accuracy", result="top-5 error", complement=True,
-            label="top-5 error", decimals=2, unit="%", factor=100, of_best=True,
+            label="top-5 error", decimals=2, unit="%", factor=100, of_best=True, brief=6, short="top-5",
         ),
         Metric(
             key="median loss", tag="median loss", result="median loss", label="median", decimals=4,
-            beside="loss", shown_with="overflowing images", of_evaluations=True, later=True,
+            beside="loss", shown_with="overflowing images", of_evaluations=True, later=True, brief=4,
         ),
         Metric(
-            key="overflowing images", tag="overflowing images", result="overflowing images",
+            key="overflowing images", tag="overflowing images", result="overflowing images", brief=3, short="overflows",
             label="overflowing images", decimals=0, beside="loss", shown_with="overflowing images", later=True,
         ),
     )  # fmt: skip
@@ -184,11 +184,13 @@ class Regression(Task):
     name = "regression"
     table = (
         Metric(
-            key="loss", tag="loss", result="loss", label="MSE", decimals=4, of_best=True, in_best_line=True
+            key="loss", tag="loss", result="loss", label="MSE", decimals=4, of_best=True, in_best_line=True,
+            brief=1,
         ),
         Metric(
             key="degrees", tag="mean absolute error in degrees", result="mean absolute error (degrees)",
-            label="mean absolute error", decimals=2, unit="degrees", of_best=True, in_best_line=True,
+            label="mean absolute error", decimals=2, unit="degrees", of_best=True, in_best_line=True, brief=2,
+            short="error",
         ),
         Metric(
             key="degrees of zero", tag="mean absolute error of always zero in degrees",

@@ -89,7 +89,7 @@ def network(blocks: list[nn.Module], channels: int, image_size: int, num_classes
     return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks), head=head))
 
 
-@register
+@register(about="separable blocks (arXiv 1801.06434)", baseline="EffNet_baseline")
 def EffNet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     blocks = []
     for channels, out in BLOCKS:
@@ -98,7 +98,7 @@ def EffNet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     return network(blocks, in_channels, image_size, num_classes)
 
 
-@register
+@register(about="the plain convolutions that EffNet's paper compares with")
 def EffNet_baseline(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     blocks = []
     for out in BASELINE:
@@ -176,26 +176,36 @@ def initialise_he(network: nn.Sequential) -> nn.Sequential:
     return network
 
 
-@register(usual=DIGITS, task="classification")
+@register(
+    usual=DIGITS,
+    task="classification",
+    about="the Keras port's EffNet for 28x28 digits",
+    baseline="digits_baseline",
+)
 def EffNet_digits(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     blocks, features = narrow_blocks(DIGITS_BLOCKS, in_channels, image_size, relu)
     return with_head(blocks, features, DIGITS_HIDDEN, num_classes, dropout=0.25)
 
 
-@register(usual=DIGITS, task="classification")
+@register(usual=DIGITS, task="classification", about="the port's plain network for 28x28 digits")
 def digits_baseline(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     table = [(out, 3, 1 if number else 0, dropout) for number, (out, dropout) in enumerate(DIGITS_BASELINE)]
     blocks, features = plain_blocks(table, in_channels, image_size)
     return with_head(blocks, features, DIGITS_HIDDEN, num_classes, dropout=0.25)
 
 
-@register(usual=STEERING, task="regression")
+@register(
+    usual=STEERING,
+    task="regression",
+    about="the port's EffNet for steering angles (-dataset driving)",
+    baseline="steering_baseline",
+)
 def EffNet_steering(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     blocks, features = narrow_blocks(STEERING_BLOCKS, in_channels, image_size, leaky_relu)
     return initialise_he(with_head(blocks, features, STEERING_HIDDEN, num_classes, 0.5, leaky_relu))
 
 
-@register(usual=STEERING, task="regression")
+@register(usual=STEERING, task="regression", about="the port's plain network for steering angles")
 def steering_baseline(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     kernels = (5, 3, 3, 3, 3)
     table = [(out, kernel, kernel // 2, 0.2) for out, kernel in zip(STEERING_BASELINE, kernels, strict=True)]

@@ -137,7 +137,7 @@ def build(
     return nn.Sequential(OrderedDict(stem=first, blocks=nn.Sequential(*blocks), head=head(channels)))
 
 
-@register
+@register(about="inverted residual blocks (arXiv 1801.04381), as the original repository has them")
 def MobileNetV2(
     num_classes: int,
     in_channels: int,

@@ -226,7 +226,7 @@ def build(
     return replace_modules(network, nn.Hardswish, HardswishByFormula) if literal else network
 
 
-@register
+@register(about="MobileNetV3-Large (arXiv 1905.02244): squeeze-excite and hard-swish")
 def MobileNetV3(
     num_classes: int,
     in_channels: int,
@@ -238,7 +238,7 @@ def MobileNetV3(
     return build(Shape(LARGE, LAST), parts, num_classes, in_channels, image_size, width, literal)
 
 
-@register
+@register(about="MobileNetV3-Small")
 def MobileNetV3_small(
     num_classes: int,
     in_channels: int,

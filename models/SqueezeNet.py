@@ -60,7 +60,7 @@ def stem(in_channels: int, image_size: int) -> nn.Sequential:
     return layers
 
 
-@register
+@register(about="fire modules (arXiv 1602.07360)")
 def SqueezeNet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     fires, channels = [], STEM
     for out, squeeze, residual, pool in FIRES:

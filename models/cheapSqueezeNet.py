@@ -49,7 +49,7 @@ class ReuseFire(nn.Module):
         return y + x if self.residual else y
 
 
-@register
+@register(about="SqueezeNet with Reuse for the 1x1 convolutions of its fire modules", baseline="SqueezeNet")
 def cheapSqueezeNet(num_classes: int, in_channels: int, image_size: int, literal: bool = False) -> nn.Module:
     fires, copied, rest = [], 0, STEM
     for out, squeeze, residual, pool in FIRES:

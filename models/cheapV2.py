@@ -17,7 +17,7 @@ from models.registry import register
 CHEAP_V2 = Parts(expansion="reuse", shortcut="resize", head="reuse", activates_copies=False)
 
 
-@register
+@register(about="MobileNetV2 with Reuse for its expansions: half of its weights and MACs", baseline="MobileNetV2")
 def cheapV2(
     num_classes: int,
     in_channels: int,

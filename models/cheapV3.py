@@ -26,7 +26,11 @@ SHUFFLE6_SHAPE = Shape(SHUFFLE6_ROWS, LAST, first=24, reduction=8, groups=6)
 
 
 # revision 1 of these networks activated (and cheapV3_shuffle6 shuffled) before the first row's depthwise convolution
-@register(revision=2)
+@register(
+    revision=2,
+    about="MobileNetV3-Large with Reuse for its expansions and in its squeeze-excite",
+    baseline="MobileNetV3",
+)
 def cheapV3(
     num_classes: int,
     in_channels: int,
@@ -38,7 +42,7 @@ def cheapV3(
     return build(Shape(LARGE, LAST), parts, num_classes, in_channels, image_size, width, literal)
 
 
-@register(revision=2)
+@register(revision=2, about="MobileNetV3-Small with Reuse", baseline="MobileNetV3_small")
 def cheapV3_small(
     num_classes: int,
     in_channels: int,
@@ -50,7 +54,7 @@ def cheapV3_small(
     return build(Shape(SMALL, LAST_SMALL), parts, num_classes, in_channels, image_size, width, literal)
 
 
-@register(revision=2)
+@register(revision=2, about="cheapV3 with a bounded gate and a stem by Reuse", baseline="MobileNetV3")
 def cheapV3_shuffle(
     num_classes: int,
     in_channels: int,
@@ -63,7 +67,11 @@ def cheapV3_shuffle(
     return build(Shape(LARGE, LAST, reduction=8), parts, num_classes, in_channels, image_size, width, literal)
 
 
-@register(revision=2)
+@register(
+    revision=2,
+    about="cheapV3_shuffle with other widths, its channels shuffled in 6 groups",
+    baseline="MobileNetV3",
+)
 def cheapV3_shuffle6(
     num_classes: int,
     in_channels: int,

@@ -26,12 +26,16 @@ class Entry:
     task      "classification" or "regression", where it is made for that alone (its published recipe, its start);
               empty: a network of one output learns angles too
     revision  of the function: raised whenever the same weights come to compute something else
+    about     what it is, in a few words for -list
+    baseline  the network that it is made from, or was published beside; empty where there is none
     """
 
     builder: Callable[..., nn.Module]
     usual: dict[str, int] = field(default_factory=dict)
     revision: int = 1
     task: str = ""
+    about: str = ""
+    baseline: str = ""
 
     def takes(self, parameter: str) -> bool:
         """Whether the builder has this parameter: literal, width or parts."""
@@ -61,6 +65,8 @@ def register(
     usual: dict[str, int] | None = None,
     revision: int = 1,
     task: str = "",
+    about: str = "",
+    baseline: str = "",
 ):
     """Decorator: registers a builder under its function's name, which is the word after -net.
 
@@ -71,7 +77,7 @@ def register(
     def add(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if function.__name__ in _ENTRIES:
             raise ValueError(f"a network named {function.__name__} is registered already; give this one another name")
-        _ENTRIES[function.__name__] = Entry(function, usual or {}, revision, task)
+        _ENTRIES[function.__name__] = Entry(function, usual or {}, revision, task, about, baseline)
         return function
 
     return add(builder) if builder is not None else add

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import torch
 
 import main
 import models
-from conf import FIELDS, PARTS
+from conf import FIELDS, PARTS, option
+from conf.datasets import DATASETS
+from conf.resolve import recipe_names
 from conf.resolve import settings as resolve
 from engine import checkpoint
 
@@ -121,7 +124,7 @@ def call(capsys, *words: str) -> tuple[int, str]:
 
 
 MISTAKES = [
-    ("", "-net: which network"),
+    ("", "-net: which network? for a first run: python main.py -net cheapV2 -dataset digits"),
     ("-net cheapv33", "did you mean cheapV3"),
     ("-net torchvision:mobilenet_v33 -dataset digits", "did you mean torchvision:mobilenet_v2 or"),
     ("-net torchvision:mobilenet_v2 -dataset digits -width 0.5", "has no width multiplier"),
@@ -133,7 +136,7 @@ MISTAKES = [
     ("-net cheapV3 -ep 3", "-ep: unknown option"),
     ("-net cheapV3 -wdith 0.5", "did you mean -width"),
     ("-net cheapV3 stray", "stray"),
-    ("-net", "expected one argument"),
+    ("-net", "-net: expected one argument"),
     ("-net cheapV3 -dataset cifar1000", "did you mean cifar100"),
     ("-net cheapV3 -dataset ./nowhere", "no such folder"),
     ("-net cheapV3 -dataset empty", "empty"),
@@ -166,8 +169,7 @@ MISTAKES = [
     ("-net digits_baseline -dataset driving", "made for classes, and driving has angles"),
     (
         "-net cheapV3 -gpu 0",
-        "-gpu/--gpu: 0: must be true or false, it takes no device's number; the environment variable "
-        "CUDA_VISIBLE_DEVICES=0",
+        "-gpu: 0: must be true or false, it takes no device's number; the environment variable CUDA_VISIBLE_DEVICES=0",
     ),
     ("-net cheapV3 -gpu 1", "CUDA_VISIBLE_DEVICES=1"),
     ("-net cheapV3 -gpu cuda:2", "CUDA_VISIBLE_DEVICES=2"),
@@ -197,6 +199,22 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -nesterov", "goes with -optimizer sgd"),
     ("-net cheapV3 -dataset digits -warm 16", "longer than the whole run"),
     ("-net cheapV3 -dataset digits -milestones 9 3", "must rise"),
+    ("-net cheapV3 -milestones 60,120,160", "-milestones 60,120,160: give -milestones 60 120 160, without commas"),
+    ("-net cheapV3 -lr=abc", "-lr abc: must be a number"),
+    ("cheapV3", "cheapV3: a network, given without its option; type python main.py -net cheapV3"),
+    ("cheapv3", "type python main.py -net cheapV3"),
+    ("digits", "digits: a data set, given without its option; type python main.py -net cheapV2 -dataset digits"),
+    ("epochs 3", "epochs: an option, given without its dash; type -epochs"),
+    ("last.pth", "type -weights last.pth"),
+    ("-net cheapV3 -wd 0.1", "-wd: here it is -weight-decay"),
+    (
+        "-net cheapV3 --device=cuda:1",
+        "--device: here it is -gpu true or -gpu false, and the environment variable CUDA_",
+    ),
+    ("-net cheapV3 -learning_rate 1", "-learning_rate: here it is -lr"),
+    ("-list -version", "-list: contradicts -version"),
+    ("-list -net cheapV3", "-list: stands alone"),
+    ("-completion fish", "invalid choice: 'fish'"),
     ("-net cheapV3 -dataset digits -recipe imagenet", "-random-resized-crop 0.08: cuts from images as large as"),
     # none of these data sets is there: they are refused before anything is loaded
     (
@@ -292,7 +310,7 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -recipe partly.yaml", "says nothing of"),
     ("-net cheapV3 -dataset digits -recipe words.yaml", "epochs many: must be a whole number"),
     ("-net cheapV3 -dataset digits -recipe other.pth", "no such recipe"),
-    ("-net cheapV3 -dataset digits -epochs 1.5", "1.5"),
+    ("-net cheapV3 -dataset digits -epochs 1.5", "-epochs 1.5: must be a whole number"),
     ("-net cheapV3 -dataset digits -seed -1", "-seed -1: must be at least 0"),
     ("-net cheapV3 -dataset digits -seed 9999999999", "must be at most"),
     ("-net cheapV3 -dataset digits -keep -1", "-keep -1: must be at least 0"),
@@ -447,3 +465,59 @@ def test_json_settings_are_plain():
     from conf.resolve import settings
 
     assert json.loads(json.dumps(dataclasses.asdict(settings({"net": "cheapV3"}))))["net"] == "cheapV3"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help(capsys, monkeypatch, columns):
+    """Every option once, with its default; networks and recipes by name; no line is wider than the terminal."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main.main(["-h"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    starts = [line.split(",")[0].split()[0] for line in lines if line.startswith("  -")]
+    for name in FIELDS:
+        word = option(name)
+        assert starts.count(word) == 1, word
+        start = next(number for number, line in enumerate(lines) if re.match(rf"  {word}[ ,]", f"{line} "))
+        end = next(number for number in range(start + 1, len(lines)) if not lines[number].startswith("      "))
+        assert re.search(r"default|required", " ".join(lines[start:end])), word
+    text = " ".join(" ".join(lines).split())
+    assert all(name in text for name in (*models.names(), *recipe_names())) and "--dataset" not in text
+    assert "  -epochs N  " in "\n".join(lines) and "  -b, -batch-size N  " in "\n".join(lines)
+
+
+def test_list_names_everything(capsys):
+    assert main.main(["-list"]) == 0
+    found = {line[2:20].strip(): line[20:] for line in capsys.readouterr().out.splitlines() if line[:3].strip()}
+    for name in (*models.names(), *DATASETS, *recipe_names()):
+        assert len(found[name]) > 10, name
+    assert "scikit-learn" in found["digits"] and "300 epochs" in found["original"]
+
+
+def test_version_tells_commit_and_torch(capsys):
+    assert main.main(["--version"]) == 0
+    printed = capsys.readouterr().out
+    assert torch.__version__ in printed and re.search(r"commit ([0-9a-f]{12}\+?|unknown);", printed)
+
+
+def test_a_network_in_small_letters(place, capsys):
+    assert main.main("-net cheapv3 -dataset digits -dry".split()) == 0
+    printed, error = capsys.readouterr()
+    assert "net: cheapV3\n" in printed and error == "-net cheapv3: taken as cheapV3\n"
+
+
+def test_completion(capsys, tmp_path):
+    """What bash makes of the script: the options, and the words that they take."""
+    pytest.importorskip("shtab")
+    assert main.main(["-completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    asked = """
+        source ./script
+        for line in "main.py -bat" "main.py -net cheapV3_sh" "main.py -net cheapV2 -schedule l"; do
+            COMP_WORDS=($line) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+            _shtab_main_py
+            echo "${COMPREPLY[@]}"
+        done
+    """
+    done = subprocess.run(["bash", "-c", asked], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["-batch-size", "cheapV3_shuffle cheapV3_shuffle6", "linear"], done.stderr

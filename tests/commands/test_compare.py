@@ -27,7 +27,7 @@ def compare(out, capsys) -> tuple[list[list[str]], list[dict], str]:
     status = main.main(["-compare", "-out", str(out)])
     printed, error = capsys.readouterr()
     assert status == 0, error
-    where = f"written to {out / 'runs' / 'compare.csv'} and {out / 'runs' / 'compare.png'}"
+    where = f"{out / 'runs' / 'compare.csv'}; the plot: {out / 'runs' / 'compare.png'}"
     assert where in printed.splitlines()[-1]
     lines = [line for line in printed.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
@@ -104,10 +104,27 @@ def test_the_markdown_table(tmp_path, capsys):
         leave(tmp_path, f"a{seed}", {"test top-1 error": error}, seed=seed, width=0.5)
     head, _, row = compare(tmp_path, capsys)[0]
     found = dict(zip(head, row, strict=True))
-    assert found["changed"] == "-width 0.5" and found["seeds"] == "1 2 3"
-    assert found["test top-1 error, %"] == "27.00 ± 2"
-    assert (found["parameters"], found["M MACs"], found["weights, KB"]) == ("1,000", "2.00", "4")
-    assert found["test loss"] == "1 ± 0" and found["best chosen on"] == "test set"
+    assert found["settings"] == "original -width 0.5" and found["seeds"] == "1-3"
+    assert found["test error, %"] == "27.00 ± 2"
+    assert (found["network"], found["parameters"], found["M MACs"]) == ("cheapV2", "1,000", "2.00")
+
+
+def test_the_table_fits_and_keeps_what_tells_rows_apart(tmp_path, capsys):
+    """Seven columns in a hundred characters, however much the runs have changed."""
+    many = dict(lr=0.25, momentum=0.875, weight_decay=0.0625, label_smoothing=0.125, crop=3, clip=2.5, ema=0.99)
+    for number, own in enumerate(
+        ({}, {"net": "cheapV3_shuffle6"}, {"erase": 0.5}, dict(gamma=0.25, dropout=0.5, rotation=3.5, mixup=1.5))
+    ):
+        for seed in range(1, 7):
+            leave(tmp_path, f"{number}-{seed}", {"test top-1 error": seed / 7}, **many, **own, seed=seed)
+    assert main.main(["-compare", "-out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    table = [line for line in printed if line.startswith("|")]
+    assert len(table) == 6 and all(len(line) <= 100 and line.count("|") == 8 for line in table)
+    [common] = [line for line in printed if line.startswith("all with ")]
+    assert common.startswith("all with original ") and all(word in common for word in ("-lr 0.25", "-clip 2.5"))
+    assert any("-erase 0.5" in line for line in table) and not any("-lr" in line for line in table)
+    assert any("…" in line for line in table) and any(" 1-6 " in line for line in table)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +173,10 @@ def test_a_table_for_each_data_set(tmp_path, capsys):
     figures = {"dataset": "driving", "test loss": 0.04, "test mean absolute error (degrees)": 2.5}
     leave(tmp_path, "b", absent | figures)
     (first, _, _, second, _, row), rows, _ = compare(tmp_path, capsys)
-    assert "test top-1 error, %" in first and "test mean absolute error (degrees)" not in first
+    assert "test error, %" in first
     found = dict(zip(second, row, strict=True))
-    assert "test top-1 error, %" not in found and found["test mean absolute error (degrees)"] == "2.5"
+    assert "test error, %" not in found and found["test loss"] == "0.04"
+    assert rows[1]["test mean absolute error (degrees)"] == "2.5"
     assert [row["dataset"] for row in rows] == ["cifar100", "driving"]
     assert rows[1]["test top-1 error"] == "" and rows[1]["test loss"] == "0.04"
 
@@ -168,9 +186,8 @@ def test_a_loss_that_overflowed(tmp_path, capsys, loss):
     """As result.json has it now, and as it once had it: no mean of it, and no harm to the rest."""
     leave(tmp_path, "a", {"test loss": loss})
     leave(tmp_path, "b", seed=2)
-    (head, _, row), rows, _ = compare(tmp_path, capsys)
+    _, rows, _ = compare(tmp_path, capsys)
     assert rows[0]["test loss"] == "" and rows[0]["test top-1 error"] == "0.25"
-    assert dict(zip(head, row, strict=True)).get("test loss", "-") == "-"
 
 
 def test_early_stopping_shows(tmp_path, capsys):
@@ -253,6 +270,21 @@ def test_one_seed_has_no_error_bar(tmp_path):
     axes = plot({"cifar100": rows}).axes[0]
     bars = {len(row.runs): bool(drawn.lines[1]) for row, drawn in zip(rows, axes.containers, strict=True)}
     assert bars == {1: False, 2: True}
+
+
+def test_a_cheap_network_is_joined_to_its_baseline(tmp_path):
+    """That of the same settings, and none of others."""
+    figures = {
+        "cheapV2": (0.3, 1e6),
+        "MobileNetV2": (0.2, 2e6),
+        "SqueezeNet": (0.5, 3e6),
+    }
+    for net, (error, macs) in figures.items():
+        leave(tmp_path, net, {"net": net, "test top-1 error": error, "macs": macs}, net=net)
+    leave(tmp_path, "other", {"net": "MobileNetV2", "test top-1 error": 0.1, "macs": 4e6}, net="MobileNetV2", lr=0.2)
+    axes = plot({"cifar100": rows_of(read_runs(tmp_path))}).axes[0]
+    joined = [line.get_xydata().tolist() for line in axes.lines if len(line.get_xydata()) == 2]
+    assert joined == [[[2e6, 20.0], [1e6, 30.0]]]
 
 
 def test_results_and_settings_made_to_harm(tmp_path, capsys):

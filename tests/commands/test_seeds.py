@@ -20,7 +20,7 @@ def test_seeds_are_runs_of_their_own_and_can_be_repeated(tmp_path, capsys, witho
     out = ["-out", str(tmp_path)]
     assert main.main([*RUN, "-seeds", "3", "4", "-name", "a", *out]) == 0
     printed = capsys.readouterr().out
-    assert "| 3 4 |" in printed and "±" in printed
+    assert "| 3 4   |" in printed and "±" in printed
     folders = [tmp_path / "checkpoints" / "EffNet_digits" / f"digits-a-seed{seed}" for seed in (3, 4)]
     assert [json.loads((each / "result.json").read_text())["seed"] for each in folders] == [3, 4]
     assert main.main(["-recipe", str(folders[1] / "settings.yaml"), "-name", "again", *out]) == 0
