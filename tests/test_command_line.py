@@ -344,7 +344,7 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -ema 1", "-ema 1.0: must be at most"),
     ("-net cheapV3 -dataset digits -label-smoothing 1", "-label-smoothing 1.0: must be at most"),
     ("-net cheapV3 -dataset digits -log-every 0", "-log-every 0: must be at least 1"),
-    ("-net cheapV3 -dataset digits -log-more often", "-log-more/--log-more: often: must be true or false"),
+    ("-net cheapV3 -dataset digits -log-more often", "-log-more: often: must be true or false"),
     ("-net cheapV3 -dataset digits -save-every -1", "-save-every -1.0: must be at least"),
     ("-net cheapV3 -dataset digits -rotation 200", "-rotation 200.0: must be at most 180"),
     ("-net cheapV3 -dataset digits -crop -1", "-crop -1: must be at least"),
