@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from engine import checkpoint
 from engine.trained import Trained, load_trained
 from models.fold import Sizes, fold
+from models.for_export import for_onnx
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 IMAGES, OUTPUTS = "images", "logits"  # names of the file's input and output
@@ -111,7 +112,7 @@ def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[s
     network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     images = images.to("cpu", torch.float32).contiguous()
     folded = fold(network)
-    data = to_onnx(folded, images.shape[1:], metadata)
+    data = to_onnx(for_onnx(folded, images.shape[1:]), images.shape[1:], metadata)
     with torch.inference_mode():
         expected = torch.cat([network(part) for part in images.split(64)])
     # one image, then larger and uneven batches, as the batch dimension is free
