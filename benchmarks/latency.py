@@ -69,6 +69,8 @@ def measure(baseline: str, cheap: str, batches: list[int], rounds: int) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, rounds=15, threads=1)
     parser.add_argument("-batch", type=positive, nargs="+", default=[1, 32], help="images a batch, one or several")
+    cheap = [pair[1] for pair in PAIRS]
+    parser.add_argument("-net", choices=cheap, nargs="+", default=cheap, help="the cheap networks")
     return parser.parse_args()
 
 
@@ -84,7 +86,8 @@ def main() -> int:
     print("| batch | runs in | MobileNet | cheap | cheap / MobileNet |\n|---|---|---|---|---|")
     with torch.inference_mode():
         for pair in PAIRS:
-            measure(*pair, arguments.batch, arguments.rounds)
+            if pair[1] in arguments.net:
+                measure(*pair, arguments.batch, arguments.rounds)
     return 0
 
 
