@@ -51,6 +51,8 @@ def add_commands(group) -> None:
         choices=("onnx", "weights"),
     )
     add("half", "with -export weights: most of them as float16 (default: False)", **switch)
+    add("int8", "with -export onnx: a second file in 8 bits, calibrated on training images (default: False)", **switch)
+    add("with-preprocessing", "with -export onnx: from uint8 pixels to probabilities (default: False)", **switch)
     add("predict", "what -weights see in images, folders or animations", nargs="+", metavar="IMAGE")
     add("compare", "every finished run under -out as a table and a plot", action="store_true")
     add(
@@ -123,7 +125,8 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
     elif "export" in asked:
         from commands import export
 
-        export.export(Path(given.pop("weights")), given)
+        wanted = {name: asked.get(name, False) for name in ("int8", "with_preprocessing")}
+        export.export(Path(given.pop("weights")), given, **wanted)
     elif "predict" in asked:
         from commands import predict
 

@@ -28,6 +28,7 @@ import models
 from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
 from commands.export import check_packages, onnx_runner, to_onnx
 from models.fold import Sizes, fold
+from models.for_export import for_onnx
 from models.literal import from_literal
 
 SHAPE = (3, 32, 32)
@@ -52,7 +53,7 @@ def make_forms(name: str) -> tuple[dict[str, Callable[[Tensor], Tensor]], Sizes]
     default = models.create(name).eval()
     default.load_state_dict(from_literal(literal.state_dict(), literal) if cheap else literal.state_dict())
     folded = fold(default)
-    in_onnx = onnx_runner(to_onnx(folded, torch.Size(SHAPE), {}))
+    in_onnx = onnx_runner(to_onnx(for_onnx(folded, torch.Size(SHAPE)), torch.Size(SHAPE), {}))
     sizes = Sizes.of(default, folded)
 
     def channels_last(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -16,7 +16,7 @@ COMMANDS = {
 }
 ALONE = ("list", "completion", "version")  # they print something, and take no other option
 # Options that only go with one of the commands, which is named.
-ASIDES = {"half": "export", "jobs": "reproduce", "tta": "test"}
+ASIDES = {"half": "export", "int8": "export", "with_preprocessing": "export", "jobs": "reproduce", "tta": "test"}
 
 
 def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
@@ -36,12 +36,17 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
     command = next((name for name in COMMANDS if name in asked), None)
     for name, its in ASIDES.items():
         if name in asked and its != command:
-            raise ValueError(f"-{name}: goes with -{its} alone; leave it out")
+            raise ValueError(f"{word(name)}: goes with -{its} alone; leave it out")
     if asked.get("jobs", 0) < 0:
         raise ValueError(f"-jobs {asked['jobs']}: must be 0 or more")
     of_weights = asked.get("export") == "weights"  # nothing is computed that a setting could change
     if "half" in asked and not of_weights:
         raise ValueError(f"-half: goes with -export weights, not -export {asked['export']}; leave it out")
+    for name in ("int8", "with_preprocessing"):
+        if name in asked and of_weights:
+            raise ValueError(f"{word(name)}: goes with -export onnx, not -export weights; leave it out")
+    if asked.get("int8") and asked.get("with_preprocessing"):
+        raise ValueError("-int8: contradicts -with-preprocessing, its file takes floats; give one, then the other")
     if command is not None:
         machine = () if of_weights or command == "reproduce" else replaceable(training=command == "resume")
         own = ("weights", "out", "name") if of_weights else COMMANDS[command]
@@ -51,3 +56,8 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
                 raise ValueError(f"{option(name)}: contradicts -{command}, which takes it from {source}; leave it out")
     elif alone is None and "net" not in given and "recipe" not in given:
         raise ValueError(WHICH)
+
+
+def word(name: str) -> str:
+    """An aside as the command line has it."""
+    return f"-{name.replace('_', '-')}"

@@ -10,17 +10,22 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from datasets import View
 from engine import checkpoint
 from engine.progress import status, watched
 from engine.trained import Trained, load_trained
 from models.fold import Sizes, fold
+from models.for_export import for_onnx
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+NORMALISED = "float32, (pixel / 255 - mean) / std of each channel"
+PIXELS = "uint8 pixels, of which the file itself makes (pixel / 255 - mean) / std of each channel"
 IMAGES, OUTPUTS = "images", "logits"  # names of the file's input and output
 # The largest difference from the network that counts as rounding, as a share of the image's largest output.
 TOLERANCE = 1e-4
@@ -43,21 +48,44 @@ class Exported:
     difference: float
     largest: float
     checked_on: str = "test images"
+    takes: str = ""  # what its input is
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.size / 1e6:.2f} MB, input N x C x H x W of normalised floats\n"
+            f"{self.path}: {self.size / 1e6:.2f} MB, input N x C x H x W: {self.takes}\n"
             f"{self.parameters}\n"
             f"ONNX Runtime on {self.images} {self.checked_on}: largest difference {self.difference:.2g} of "
             f"an image's largest output (up to {self.largest:.3g})"
         )
 
 
-def export(weights: Path, overrides: dict[str, object]) -> Exported:
+class FromPixels(nn.Module):
+    """N x C x H x W uint8 pixels to probabilities, or to what the network gives where its outputs are no logits."""
+
+    def __init__(self, network: nn.Module, view: View, probabilities: bool) -> None:
+        super().__init__()
+        self.network, self.probabilities = network, probabilities
+        self.register_buffer("mean", torch.tensor(view.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(view.std)[:, None, None])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        outputs = self.network((pixels.float() / 255 - self.mean) / self.std)
+        return outputs.softmax(1) if self.probabilities else outputs
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """The pixels of normalised images."""
+        return ((images * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def export(
+    weights: Path, overrides: dict[str, object], int8: bool = False, with_preprocessing: bool = False
+) -> Exported:
     """Writes the folded network of a checkpoint beside it, as <stem>.onnx, and prints how close its outputs are.
 
-    overrides: settings that do not change the network. Raises ValueError where the checkpoint holds weights only, a
-    package is missing, a data set that is given cannot be used, or the file would not give the same outputs.
+    overrides: settings that do not change the network. int8: whether commands/quantize.py writes a second file.
+    with_preprocessing: whether the file takes pixels and gives probabilities.
+    Raises ValueError where the checkpoint holds weights only, a package is missing, a data set that is given cannot be
+    used, or the file would not give the same outputs.
     """
     check_packages()
     trained = load_trained(weights, overrides)
@@ -68,10 +96,18 @@ def export(weights: Path, overrides: dict[str, object]) -> Exported:
         "mean": json.dumps(trained.view.mean),
         "std": json.dumps(trained.view.std),
         "classes": json.dumps(trained.view.classes),
+        "input": PIXELS if with_preprocessing else NORMALISED,
     }
-    exported = export_onnx(trained.network, weights.with_suffix(".onnx"), images, metadata)
-    exported = dataclasses.replace(exported, checked_on=checked_on)
+    wrap = None
+    if with_preprocessing:
+        wrap = partial(FromPixels, view=trained.view, probabilities=trained.task.name == "classification")
+    exported = export_onnx(trained.network, weights.with_suffix(".onnx"), images, metadata, wrap)
+    exported = dataclasses.replace(exported, checked_on=checked_on, takes=metadata["input"])
     print(exported)
+    if int8:
+        from commands.quantize import quantize
+
+        quantize(trained, exported.path)
     return exported
 
 
@@ -101,21 +137,32 @@ def check_packages() -> None:
         raise ValueError(f"{missing[0]}: ONNX export needs it; pip install {' '.join(PACKAGES)}")
 
 
-def export_onnx(network: nn.Module, path: Path, images: Tensor, metadata: dict[str, str]) -> Exported:
+def export_onnx(
+    network: nn.Module,
+    path: Path,
+    images: Tensor,
+    metadata: dict[str, str],
+    wrap: Callable[[nn.Module], FromPixels] | None = None,
+) -> Exported:
     """Folds a network and writes it to path as ONNX: one file, any batch size.
 
     images    normalised floats, N x C x H x W; the model is run on them before it is written
     metadata  strings that are stored in the file, by name
+    wrap      puts preprocessing around a network, in which form the file then takes pixels
     Raises ValueError, and writes nothing, where for any image ONNX Runtime's outputs differ from the network's by more
     than TOLERANCE of that image's largest output, or another output is the largest, but for a near tie.
     """
     network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     images = images.to("cpu", torch.float32).contiguous()
     folded = fold(network)
+    form, whole = for_onnx(folded, images.shape[1:]), network
+    if wrap is not None:
+        form, whole = wrap(form), wrap(network)
+        images = whole.pixels(images)
     with status("making the ONNX file"):
-        data = to_onnx(folded, images.shape[1:], metadata)
+        data = to_onnx(form, images.shape[1:], metadata, images.dtype)
     with torch.inference_mode():
-        expected = torch.cat([network(part) for part in watched(images.split(64), "outputs to compare with")])
+        expected = torch.cat([whole(part) for part in watched(images.split(64), "outputs to compare with")])
     # one image, then larger and uneven batches, as the batch dimension is free
     parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]
     run = onnx_runner(data)
@@ -148,12 +195,14 @@ def other_choices(expected: Tensor, found: Tensor) -> int:
     return int((chosen < ties).sum())
 
 
-def to_onnx(network: nn.Module, shape: torch.Size, metadata: dict[str, str]) -> bytes:
-    """A serialised ONNX model of a network whose input is N x shape floats, for any N."""
+def to_onnx(
+    network: nn.Module, shape: torch.Size, metadata: dict[str, str], dtype: torch.dtype = torch.float32
+) -> bytes:
+    """A serialised ONNX model of a network whose input is N x shape of that type, for any N."""
     with quiet():
         program = torch.onnx.export(
             network,
-            (torch.zeros(2, *shape),),  # a batch of one would be taken for a fixed size
+            (torch.zeros(2, *shape, dtype=dtype),),  # a batch of one would be taken for a fixed size
             dynamo=True,
             input_names=[IMAGES],
             output_names=[OUTPUTS],

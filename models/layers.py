@@ -77,8 +77,11 @@ def scaled(channels: int, width: float, multiple: int = 8) -> int:
 def global_average(x: torch.Tensor) -> torch.Tensor:
     """Mean over height and width, N x C x H x W -> N x C.
 
-    Sum, then divide: the backward then divides N x C numbers instead of the full map.
+    Sum, then divide: the backward then divides N x C numbers instead of the full map. An exported graph has no backward
+    and one step, a mean that other runtimes know for a pool (ExecuTorch's XNNPACK only with both dimensions kept).
     """
+    if torch.compiler.is_exporting():
+        return x.mean((2, 3), keepdim=True).flatten(1)
     return x.sum((2, 3)) * (1.0 / (x.shape[2] * x.shape[3]))
 
 

@@ -18,6 +18,7 @@ import main
 import models
 from commands import export
 from commands.export import export_onnx, onnx_runner, to_onnx
+from commands.quantize import without_outliers
 from engine import checkpoint
 from models.fold import fold
 from models.layers import GlobalAveragePool
@@ -227,6 +228,51 @@ def test_command_line(run_folder, capfd):
     torch.testing.assert_close(found, outputs(network.eval(), images), rtol=1e-4, atol=1e-4)
 
 
+def session_of(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_a_file_that_takes_pixels(run_folder, capfd, tmp_path):
+    """From bytes to probabilities: those of the network on the images as it was trained on them."""
+    weights = tmp_path / "last.pth"
+    weights.write_bytes((run_folder / "last.pth").read_bytes())
+    assert call("-export", "onnx", "-weights", weights, "-gpu", "false", "-with-preprocessing") == 0
+    assert "uint8 pixels" in capfd.readouterr().out
+    content = checkpoint.load(weights)
+    network = models.create("cheapV3_small", num_classes=10, in_channels=1, image_size=8)
+    network.load_state_dict(checkpoint.network_weights(content))
+    pixels = torch.randint(0, 256, (7, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    mean, std = content["mean"][0], content["std"][0]
+    session = session_of(tmp_path / "last.onnx")
+    assert "pixel / 255" in session.get_modelmeta().custom_metadata_map["input"]
+    found = torch.from_numpy(session.run(None, {"images": pixels.numpy()})[0])
+    expected = outputs(network.eval(), (pixels / 255 - mean) / std).softmax(1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_int8_says_what_it_gets_wrong(run_folder, capfd, tmp_path):
+    """A smaller file with integers in it, beside the float file, and both files' errors on all test images."""
+    weights = tmp_path / "last.pth"
+    weights.write_bytes((run_folder / "last.pth").read_bytes())
+    assert call("-export", "onnx", "-int8", "-weights", weights, "-gpu", "false") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert "training images" in lines[-2] and lines[-1].startswith("wrong of 360 test images: ")
+    assert (tmp_path / "last-int8.onnx").stat().st_size < (tmp_path / "last.onnx").stat().st_size / 2
+    kinds = {each.data_type for each in onnx.load(tmp_path / "last-int8.onnx").graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+
+
+def test_images_that_overflow_are_no_calibration():
+    """One image a thousand times as large as the rest, one that is not finite: neither sets a range."""
+    network = nn.Sequential(GlobalAveragePool(), nn.Linear(3, 3, bias=False)).eval()
+    nn.init.eye_(network[1].weight)
+    images = torch.rand(8, 3, 4, 4) + 0.5
+    images[2] *= 1000
+    images[5] = float("inf")
+    usual, left_out = without_outliers(network, images)
+    assert left_out == 2 and torch.equal(usual, images[[0, 1, 3, 4, 6, 7]])
+
+
 def test_command_line_without_the_packages(run_folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as Python treats a package that is not there
     before = sorted(run_folder.iterdir())
@@ -246,6 +292,9 @@ def test_command_line_without_the_packages(run_folder, capsys, monkeypatch):
         ("-export onnx -weights other.pth -net cheapV3", "holds weights only; say with -net NAME and -dataset D"),
         ("-export onnx -weights other.pth -test", "-test: "),
         ("-export onnx -resume last", "-resume: "),
+        ("-export weights -int8 -weights other.pth", "-int8: goes with -export onnx"),
+        ("-test -with-preprocessing -weights other.pth", "-with-preprocessing: goes with -export alone"),
+        ("-export onnx -int8 -with-preprocessing -weights other.pth", "-int8: contradicts -with-preprocessing"),
     ],
 )
 def test_mistakes(words, message, tmp_path, capsys, monkeypatch):
