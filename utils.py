@@ -64,11 +64,15 @@ def printable(text: str, longest: int | None = None) -> str:
     return text
 
 
-def lock(handle: int) -> bool:
+def lock(
+    handle: int,
+    of_handle: bool = False,
+) -> bool:
     """Locks an open file for this process; False where another process holds the lock.
 
     The system takes the lock back when the process ends, however it ends, or closes the file. Forked processes do not
-    share it. Raises OSError where the file system has no locks.
+    share it. of_handle: they do, and whoever else opens the file, in this process too, finds it locked.
+    Raises OSError where the file system has no locks.
     """
     try:
         import fcntl
@@ -82,7 +86,7 @@ def lock(handle: int) -> bool:
             return False
         return True
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (fcntl.flock if of_handle else fcntl.lockf)(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     return True
@@ -102,7 +106,6 @@ def write_in_one_step(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.name.__eq__)
     temporary, file = _make_temporary(path)
-    identity = _identity(os.fstat(file.fileno()))
     try:
         with file:
             write(file)
@@ -113,7 +116,6 @@ def write_in_one_step(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if os.name != "posix":  # Windows renames no open file
             os.replace(temporary, path)
     finally:
-        _written_here.discard(identity)
         temporary.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not every file system can sync a folder, and Windows cannot open one
         folder = os.open(path.parent, os.O_RDONLY)
@@ -124,14 +126,13 @@ def write_in_one_step(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-z_]{8}\.tmp", re.DOTALL)  # the name of the file that it will become
-_written_here: set[tuple[int, int]] = set()  # temporary files of this process, which its own locks do not stop
 
 
 def sweep(folder: Path, is_ours: Callable[[str], bool] = lambda name: True) -> None:
     """Removes the temporary files that write_in_one_step() left in a folder when its process was killed.
 
-    is_ours: by the name of the file that a temporary one would have become, whether it may be removed. Those that a
-    process still writes, here or on another machine, are locked and stay. Where the folder cannot be read or written,
+    is_ours: by the name of the file that a temporary one would have become, whether it may be removed. Those that
+    are still written, here or on another machine, are locked and stay. Where the folder cannot be read or written,
     or its file system has no locks, nothing is removed.
     """
     with contextlib.suppress(OSError):
@@ -143,10 +144,9 @@ def sweep(folder: Path, is_ours: Callable[[str], bool] = lambda name: True) -> N
 
 def _remove_unlocked(path: Path) -> None:
     with contextlib.suppress(OSError):  # another process was faster
-        status = os.lstat(path)
-        if stat.S_ISREG(status.st_mode) and _identity(status) not in _written_here:
+        if stat.S_ISREG(os.lstat(path).st_mode):
             with open(path, "r+b") as file:
-                if lock(file.fileno()):
+                if lock(file.fileno(), of_handle=True):
                     path.unlink()
 
 
@@ -155,18 +155,12 @@ def _make_temporary(path: Path) -> tuple[Path, BinaryIO]:
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         file = open(temporary, "x+b")
-        _written_here.add(_identity(os.fstat(file.fileno())))
         is_locked = True
         with contextlib.suppress(OSError):  # without locks nothing sweeps it
-            is_locked = lock(file.fileno())
+            is_locked = lock(file.fileno(), of_handle=True)
         if is_locked and os.fstat(file.fileno()).st_nlink:
             return temporary, file
-        _written_here.discard(_identity(os.fstat(file.fileno())))
         file.close()  # another process has swept it before it was locked
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 class OneLineParser(argparse.ArgumentParser):

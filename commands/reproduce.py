@@ -17,11 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from commands import result_tables
 from commands.result_rows import METRICS, RESULT, SETTINGS, ResultRow, read_tables, words
-from conf.yaml_file import read_mapping
+from conf.yaml_file import read_mapping, to_text
 from engine.device import visible_cuda_devices
 from engine.distributed import STARTER
 from engine.folders import Folders, net_folder
@@ -162,5 +160,5 @@ def keep(folders: Folders, kept: Path) -> None:
     settings = {
         name: value for name, value in read_mapping(folders.checkpoints / SETTINGS).items() if name not in PLACES
     }
-    (unfinished / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    (unfinished / SETTINGS).write_text(to_text(settings), encoding="utf-8")
     unfinished.rename(kept)

@@ -10,10 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
-import yaml
-
 from conf import Settings
 from conf.resolve import saved_settings
+from conf.yaml_file import to_text
 from datasets.fingerprint import TEACHER, differences
 from engine import checkpoint
 from engine.agreement import check_state, complete
@@ -53,7 +52,7 @@ def train(settings: Settings) -> dict:
 
 def settings_text(settings: Settings) -> str:
     """The text of settings.yaml, which is for people to read: -resume takes the settings from the checkpoint."""
-    return yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False)
+    return to_text(dataclasses.asdict(settings))
 
 
 def new_folders(settings: Settings, text: str, lock: RunLock) -> Folders:

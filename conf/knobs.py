@@ -117,7 +117,7 @@ def _convert_one(field: dataclasses.Field, wanted: type, value: object) -> objec
 
 
 def _as_number(wanted: type, value: object) -> object:
-    """The number that a word stands for, of the command line or 5e-4 in YAML 1.1; other values as they are."""
+    """The number that a word stands for, of the command line or in quotes; other values as they are."""
     if type(value) is not str and not (wanted is float and type(value) is int):
         return value
     try:

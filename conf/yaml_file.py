@@ -1,20 +1,27 @@
-"""Reads small YAML files that hold names and values: a recipe, the settings that a run has left.
+"""Reads and writes small YAML files that hold names and values: a recipe, the settings that a run has left.
 
 They are YAML without what such a file never needs and what harms: tags, aliases (with which a few lines unfold to
-gigabytes), a name that stands twice (YAML keeps the last one and says nothing), and whole numbers that are not decimal
-(YAML 1.1 reads 010 as eight and 1:30 as ninety).
+gigabytes) and a name that stands twice (YAML keeps the last one and says nothing). Values are those of YAML 1.2; PyYAML
+alone reads YAML 1.1, in which 1e-3 is a word, 010 is eight and 1:30 is ninety.
 """
 
 from __future__ import annotations
 
 import collections
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 LARGEST = 100_000  # bytes
-DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$")
+# The core schema, https://yaml.org/spec/1.2.2/#1032-tag-resolution; what matches none of them is a word.
+CORE_SCHEMA = {
+    "null": "null|Null|NULL|~|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
 
 
 def read_mapping(path: Path) -> dict[object, object]:
@@ -57,14 +64,23 @@ class PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class PlainDumper(yaml.SafeDumper):
+    """yaml.SafeDumper, which quotes a word that YAML 1.1 would read as something else, and here YAML 1.2 too."""
+
+
+def to_text(mapping: Mapping[str, object]) -> str:
+    """The text of a file, in the order of the mapping, that read_mapping() reads and readers of YAML 1.1 read alike."""
+    return yaml.dump(mapping, Dumper=PlainDumper, sort_keys=False)
+
+
 def whole_number(_: PlainLoader, node: yaml.ScalarNode) -> int | str:
     """A number of hundreds of digits stays the word that it is: no knob takes it, and Python may not either."""
-    return int(node.value) if len(node.value) < 100 else node.value
+    base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
+    return int(node.value, base) if len(node.value) < 100 else node.value
 
 
-PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "merge")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-PlainLoader.add_implicit_resolver("tag:yaml.org,2002:int", DECIMAL, list("-+0123456789"))
+PlainLoader.yaml_implicit_resolvers = {}
 PlainLoader.add_constructor("tag:yaml.org,2002:int", whole_number)
+for kind, pattern in CORE_SCHEMA.items():
+    for side in (PlainLoader, PlainDumper):
+        side.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z"), None)

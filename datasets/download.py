@@ -1,8 +1,9 @@
 """Downloads the official files, verifies their checksums, and bounds the size and the time of a transfer.
 
 A file has its name only when its checksum is right. No library's limits hold against a server that sends a byte at a
-time: a socket's timeout bounds each read, and headers, redirects and the sizes of chunks take as many reads as the
-server likes. A thread therefore does the transfer, and this one watches how much arrives.
+time, requests' no more than those of pooch, which is built on it: a socket's timeout bounds each read, and headers,
+redirects and the sizes of chunks take as many reads as the server likes. A thread therefore does the transfer, and this
+one watches how much arrives.
 """
 
 from __future__ import annotations

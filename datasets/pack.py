@@ -1,9 +1,10 @@
-"""The packed cache: a data set's tensors in one file that loads in a fraction of a second.
+"""The packed cache: a data set's tensors in one file that is there in a fraction of a second, mapped into memory.
 
-Format: 8 bytes of magic, the header's length (8 bytes) and CRC-32 (4 bytes), both little-endian; the header, JSON:
-key, classes, mean, std, notes, and shape, type and CRC-32 of each array; then the arrays' bytes one after the other.
-It holds no pickle. The CRC-32 is a check against damage and not against an attacker, who could change the data folder
-itself; computing it is faster than reading from disk.
+The file is a safetensors: train.images, train.targets, the same of test and, where there is one, val. Its metadata are
+`about`, JSON: key, classes, mean, std, notes and the CRC-32 of each tensor; and crc32, that of `about`. Reading it runs
+no code. A CRC-32 is a check against damage and not against an attacker, who could change the data folder itself;
+computing it is faster than reading from disk. The file is never changed, but replaced as a whole: who has mapped it
+keeps what was there.
 
 The key says what the file was made from. For a file it holds the name, size, time of change and published checksum; for
 a folder the same of every file in it, since overwriting a file leaves no trace in its folder.
@@ -16,13 +17,13 @@ import hashlib
 import json
 import os
 import stat
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from tqdm import tqdm
 
 from conf.datasets import DatasetRow
@@ -30,11 +31,9 @@ from datasets.base import Dataset, Location, Split
 from datasets.files import open_file
 from utils import write_in_one_step
 
-MAGIC = b"REUSEPK1"  # the digit counts versions of the format
-START = struct.Struct("<8sQI")
-HEADER_LIMIT = 1 << 26  # bytes
-STEP = 1 << 22  # bytes read and checked at a time, so that they are still in the processor's cache
-TYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32}
+EARLIER = b"REUSEPK1"  # begins the files of an earlier format, which are made again
+STEP = 1 << 22  # bytes checked or written between two looks at the progress bar
+TYPES = {"uint8": "U8", "int64": "I64", "float32": "F32"}  # as safetensors spells them
 
 
 class Damaged(Exception):
@@ -70,7 +69,7 @@ def make_key(row: DatasetRow, location: Location | None, size: int | None) -> di
 
 def save(path: Path, key: dict, dataset: Dataset) -> None:
     """Writes a packed file in one step: a reader finds the old file or the new one, whole. Raises OSError."""
-    total = 2 * sum(tensor.nbytes for tensor in _tensors(dataset))  # each byte is checked, then written
+    total = 2 * sum(tensor.nbytes for tensor in _tensors(dataset).values())  # each byte is checked, then written
     bar = dict(desc=f"packing {dataset.row.name}", unit="B", unit_scale=True, leave=False, disable=None)
     with tqdm(total=total, **bar) as progress:
         write_in_one_step(path, lambda file: _write(file, key, dataset, progress.update))
@@ -84,17 +83,29 @@ def load(path: Path, key: dict, row: DatasetRow, limit: int | None = None, train
     """
     try:
         with open_file(path) as file:
-            header = _read_header(file)
-            if not _matches(header["key"], key):
+            if file.read(len(EARLIER)) == EARLIER:
                 return None
-            images = sum(_length(entry) for entry in header["arrays"] if entry["type"] == "uint8")
-            if limit is not None and images > limit:
-                return None
-            return _read_arrays(file, header, row, train)
+        with safe_open(path, "pt") as file:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+        if zlib.crc32(metadata["about"].encode()) != int(metadata["crc32"]):
+            raise ValueError("its header is damaged")
+        about = json.loads(metadata["about"])
+        images = sum(tensor.nbytes for name, tensor in tensors.items() if name.endswith("images"))
+        if not _matches(about["key"], key) or (limit is not None and images > limit):
+            return None
+        for name, crc32 in about["crc32"].items():
+            if (train or not name.startswith("train")) and _crc32(tensors[name]) != crc32:
+                raise ValueError("its content is damaged")
+        names = {name.partition(".")[0] for name in about["crc32"]}
+        splits = {name: Split(tensors[f"{name}.images"], tensors[f"{name}.targets"]) for name in names}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise Damaged(str(error)) from error
+    if not train:
+        splits["train"] = splits["train"].none()
+    figures = {name: tuple(about[name]) for name in ("classes", "mean", "std", "notes")}
+    return Dataset(row, **splits, **figures)
 
 
 def _matches(found: dict, expected: dict) -> bool:
@@ -104,90 +115,50 @@ def _matches(found: dict, expected: dict) -> bool:
 
 
 def _write(file: BinaryIO, key: dict, dataset: Dataset, done: Callable[[int], object]) -> None:
-    """done: is called with the number of bytes that have been checked, or written, since it was called before."""
-    contents = [memoryview(tensor.contiguous().numpy()).cast("B") for tensor in _tensors(dataset)]
-    arrays = [
-        {"shape": list(tensor.shape), "type": str(tensor.dtype).removeprefix("torch."), "crc32": _crc32(content, done)}
-        for tensor, content in zip(_tensors(dataset), contents, strict=True)
-    ]
-    values = {"key": key, "classes": dataset.classes, "mean": dataset.mean, "std": dataset.std, "arrays": arrays}
-    values["notes"] = dataset.notes
-    header = json.dumps(values).encode()
-    file.write(START.pack(MAGIC, len(header), zlib.crc32(header)) + header)
-    for content in contents:
-        for part in _parts(content):
+    """done: is called with the number of bytes that have been checked, or written, since it was called before.
+
+    Not by safetensors' save_file, which leaves a file that only this user may read, and parts of it when it is killed;
+    nor by its save, which holds all of it in memory once more.
+    """
+    tensors = dict(sorted(_tensors(dataset).items(), key=lambda item: -item[1].itemsize))  # each is aligned
+    about = {"key": key, "classes": dataset.classes, "mean": dataset.mean, "std": dataset.std, "notes": dataset.notes}
+    about["crc32"] = {name: _crc32(tensor, done) for name, tensor in tensors.items()}
+    text, end = json.dumps(about), 0
+    header: dict[str, dict] = {"__metadata__": {"about": text, "crc32": str(zlib.crc32(text.encode()))}}
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        kind = TYPES[str(tensor.dtype).removeprefix("torch.")]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % 8)
+    file.write(len(content).to_bytes(8, "little") + content)
+    for tensor in tensors.values():
+        for part in _parts(tensor):
             file.write(part)
             done(len(part))
 
 
-def _crc32(content: memoryview, done: Callable[[int], object]) -> int:
-    crc32 = 0
-    for part in _parts(content):
+def _crc32(tensor: Tensor, done: Callable[[int], object] = lambda count: None) -> int:
+    """Of what kind of tensor it is, too, which is not among its bytes."""
+    crc32 = zlib.crc32(f"{tensor.dtype} {list(tensor.shape)}".encode())
+    for part in _parts(tensor):
         crc32 = zlib.crc32(part, crc32)
         done(len(part))
     return crc32
 
 
-def _parts(content: memoryview) -> list[memoryview]:
+def _parts(tensor: Tensor) -> list[memoryview]:
+    content = memoryview(tensor.numpy()).cast("B")
     return [content[start : start + STEP] for start in range(0, len(content), STEP)]
 
 
-def _tensors(dataset: Dataset) -> tuple[torch.Tensor, ...]:
-    splits = [dataset.train, dataset.test] + ([dataset.val] if dataset.val else [])
-    return tuple(tensor for split in splits for tensor in (split.images, split.targets))
-
-
-def _read_header(file: BinaryIO) -> dict:
-    magic, length, crc32 = START.unpack(file.read(START.size))
-    if magic != MAGIC or length > HEADER_LIMIT:
-        raise ValueError("not a packed data set")
-    header = file.read(length)
-    if len(header) != length or zlib.crc32(header) != crc32:
-        raise ValueError("its header is damaged")
-    return json.loads(header)
-
-
-def _read_arrays(file: BinaryIO, header: dict, row: DatasetRow, train: bool) -> Dataset:
-    tensors = []
-    expected = file.tell() + sum(_length(entry) for entry in header["arrays"])
-    if os.fstat(file.fileno()).st_size != expected:
-        raise ValueError("it is cut off")
-    for number, entry in enumerate(header["arrays"]):
-        if not train and number < 2:  # the training split's
-            file.seek(_length(entry), os.SEEK_CUR)
-            tensors.append(torch.empty(0, *entry["shape"][1:], dtype=TYPES[entry["type"]]))
-            continue
-        tensor = torch.empty(entry["shape"], dtype=TYPES[entry["type"]])
-        if _read_into(file, memoryview(tensor.view(-1).numpy()).cast("B")) != entry["crc32"]:
-            raise ValueError("its content is damaged")
-        tensors.append(tensor)
-    train, test, *val = map(Split, tensors[::2], tensors[1::2])
-    return Dataset(
-        row=row,
-        classes=tuple(header["classes"]),
-        train=train,
-        test=test,
-        mean=tuple(header["mean"]),
-        std=tuple(header["std"]),
-        val=val[0] if val else None,
-        notes=tuple(header.get("notes", ())),
-    )
-
-
-def _length(entry: dict) -> int:
-    return torch.Size(entry["shape"]).numel() * TYPES[entry["type"]].itemsize
-
-
-def _read_into(file: BinaryIO, content: memoryview) -> int:
-    """Fills content from the file; returns its CRC-32."""
-    crc32 = position = 0
-    while position < len(content):
-        count = file.readinto(content[position : position + STEP])
-        if not count:
-            raise ValueError("it is cut off")
-        crc32 = zlib.crc32(content[position : position + count], crc32)
-        position += count
-    return crc32
+def _tensors(dataset: Dataset) -> dict[str, Tensor]:
+    splits = {"train": dataset.train, "test": dataset.test} | ({"val": dataset.val} if dataset.val else {})
+    return {
+        f"{name}.{kind}": getattr(split, kind).contiguous()
+        for name, split in splits.items()
+        for kind in ("images", "targets")
+    }
 
 
 def _fingerprint(path: Path) -> list:

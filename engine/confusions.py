@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy
-from sklearn.metrics import confusion_matrix
+import torch
 from torch import Tensor
 
 from utils import printable
@@ -14,7 +14,8 @@ def confusions(probabilities: Tensor, targets: Tensor) -> numpy.ndarray:
 
     probabilities: N x classes. targets: N class numbers.
     """
-    return confusion_matrix(targets.numpy(), probabilities.argmax(1).numpy(), labels=range(probabilities.shape[1]))
+    count = probabilities.shape[1]
+    return torch.bincount(targets * count + probabilities.argmax(1), minlength=count**2).view(count, count).numpy()
 
 
 def worst_pairs(matrix: numpy.ndarray, count: int) -> list[tuple[int, int, int]]:

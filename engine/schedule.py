@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import warnings
 
 import torch
 from torch import nn
@@ -67,5 +68,5 @@ def make_schedule(
     )
     # A step whose gradients overflow in fp16 is left out by the loss scaling and counts for the schedule all the same;
     # torch would take the first step of a run, where it is one of these, for a wrong order of calls, and warn.
-    optimizer._opt_called = True
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
     return schedule

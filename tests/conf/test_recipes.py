@@ -137,14 +137,6 @@ def test_flip_of_older_settings_is_true_or_false(given, flip):
     assert Settings(**vars(original()) | {"flip": given}).flip == flip
 
 
-def test_exponents_without_a_point_are_numbers(tmp_path):
-    """YAML 1.1 reads 5e-4 as a string; researchers write it all the same."""
-    recipe = yaml.safe_load((FOLDER / "original.yaml").read_text()) | {"weight_decay": "1e-3"}
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    assert original(recipe=str(path)).weight_decay == 1e-3
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -192,11 +184,13 @@ def test_files_that_hold_no_recipe(tmp_path):
             original(recipe=str(tmp_path / f"{name}.yaml"))
 
 
-def test_whole_numbers_are_decimal(tmp_path):
-    """YAML 1.1 reads 010 as eight."""
-    recipe = (FOLDER / "original.yaml").read_text().replace("crop: 4", "crop: 010")
-    (tmp_path / "mine.yaml").write_text(recipe)
-    assert original(recipe=str(tmp_path / "mine.yaml")).crop == 10
+@pytest.mark.parametrize("crop", ["010", "0xA", "0o12", "+10"])
+@pytest.mark.parametrize("rate", ["1e-3", "1E-3", ".1e-2", "'1e-3'"])
+def test_numbers_of_a_recipe(tmp_path, crop, rate):
+    recipe = (FOLDER / "original.yaml").read_text().replace("crop: 4", f"crop: {crop}")
+    (tmp_path / "mine.yaml").write_text(recipe.replace("weight_decay: 5.0e-4", f"weight_decay: {rate}"))
+    chosen = original(recipe=str(tmp_path / "mine.yaml"))
+    assert (chosen.crop, chosen.weight_decay) == (10, 1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if value_type(name) in (int, float)])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 import datasets
@@ -51,7 +54,7 @@ def test_damaged_packed_data_is_made_again(image_folder, capsys, position):
     good = path.read_bytes()
     if position == "mean" or isinstance(position, float):
         # A flipped bit in a digit of the mean leaves a header that reads well.
-        index = good.index(b'"mean": [') + 12 if position == "mean" else round(position * (len(good) - 1))
+        index = good.index(rb"\"mean\": [") + 14 if position == "mean" else round(position * (len(good) - 1))
         bad = good[:index] + bytes((good[index] ^ 1,)) + good[index + 1 :]
     else:
         bad = {"cut": good[:-1], "longer": good + b"\0", "empty": b""}[position]
@@ -59,6 +62,38 @@ def test_damaged_packed_data_is_made_again(image_folder, capsys, position):
     assert same(first, load_folder(image_folder, size=64))
     assert f"{path} is damaged" in capsys.readouterr().err
     assert packed_file(image_folder.parent / "data").read_bytes() == good
+
+
+def test_a_packed_file_is_a_safetensors_that_all_may_read_as_the_folder_says(image_folder):
+    made = load_folder(image_folder)
+    path = packed_file(image_folder.parent / "data")
+    tensors = safetensors.torch.load_file(path)
+    assert set(tensors) == {f"{split}.{kind}" for split in ("train", "test") for kind in ("images", "targets")}
+    assert torch.equal(tensors["train.images"], made.train.images)
+    assert all(tensor.data_ptr() % tensor.itemsize == 0 for tensor in tensors.values())
+    (path.parent / "other").touch()
+    assert path.stat().st_mode == (path.parent / "other").stat().st_mode
+
+
+def test_packed_data_of_the_earlier_format_is_replaced(image_folder, capsys):
+    first = load_folder(image_folder)
+    path = packed_file(image_folder.parent / "data")
+    good = path.read_bytes()
+    path.write_bytes(struct.pack("<8sQI", b"REUSEPK1", 2, zlib.crc32(b"{}")) + b"{}" + bytes(100))
+    assert same(first, load_folder(image_folder))
+    assert packed_file(image_folder.parent / "data").read_bytes() == good
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_mapped_stays_when_the_file_is_made_again(image_folder):
+    load_folder(image_folder)
+    mapped = load_folder(image_folder).train.images
+    before = mapped.clone()
+    save_image(image_folder / "train" / "dog" / "1.png", pixels(1, side=20, seed=7)[0])
+    assert not torch.equal(load_folder(image_folder).train.images, before)
+    assert torch.equal(mapped, before)
+    mapped.zero_()  # nor does what is done to it reach the file
+    assert load_folder(image_folder).train.images.any()
 
 
 def test_packed_data_is_made_again_when_an_image_changes(image_folder, monkeypatch):

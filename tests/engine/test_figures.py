@@ -2,13 +2,14 @@
 
 import io
 import re
+import warnings
 from collections import Counter
 from html import unescape
 from types import SimpleNamespace
 
 import pytest
 import torch
-from sklearn.metrics import recall_score
+from sklearn.metrics import confusion_matrix, recall_score
 from tensorboard import plugin_util
 
 from engine.cards import table
@@ -92,6 +93,18 @@ def test_a_matrix_of_twenty_classes_and_pairs_by_name_of_more(classes):
     labels = [re.fullmatch(r"class(\d+), taken for class(\d+)", text.get_text()) for text in axes.get_yticklabels()]
     assert len(widths) == 20 and widths == [matrix[int(each[1]), int(each[2])] for each in labels]
     assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("classes", [1, 4])
+def test_the_matrix_is_scikit_learns_and_one_class_draws_no_warning(classes):
+    probabilities, targets = torch.rand(50, classes), torch.arange(50) % max(1, classes - 1)
+    matrix = confusions(probabilities, targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = confusion_matrix(targets, probabilities.argmax(1), labels=range(classes))
+    assert matrix.tolist() == expected.tolist()
+    confusion_figure(matrix, tuple(map(str, range(classes)))).savefig(io.BytesIO())
 
 
 def test_any_name_stands_in_a_table_as_it_is():

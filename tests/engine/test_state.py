@@ -44,9 +44,9 @@ def test_a_run_goes_on_in_another_precision(before, after):
 
 
 def test_a_first_step_left_out_by_the_loss_scaling_is_no_mistake():
-    state = begun(torch.float16, fused=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        state = begun(torch.float16, fused=False)
         step(state, torch.float16, torch.full((8, 1, 8, 8), torch.inf))
     assert state.schedule.last_epoch == 1
 
