@@ -95,7 +95,10 @@ def export(
     """
     check_packages()
     trained = load_trained(weights, overrides)
-    images, checked_on = images_to_check(trained, is_dataset_given="dataset" in overrides)
+    fewer_bits = [name for name, is_wanted in (("int8", int8), ("half", half)) if is_wanted]
+    if fewer_bits and trained.task.name != "classification":
+        raise ValueError(f"-{fewer_bits[0]}: is for classes; leave it out for a network of angles")
+    images, checked_on = images_to_check(trained, "dataset" in overrides or bool(fewer_bits))
     metadata = about(trained, PIXELS if with_preprocessing else NORMALISED)
     wrap = None
     if with_preprocessing:
@@ -126,17 +129,17 @@ def about(trained: Trained, takes: str) -> dict[str, str]:
     }
 
 
-def images_to_check(trained: Trained, is_dataset_given: bool) -> tuple[Tensor, str]:
+def images_to_check(trained: Trained, is_dataset_needed: bool) -> tuple[Tensor, str]:
     """Images as the network sees them, N x C x H x W, and what they are: of the test set, or random ones without it.
 
-    Raises ValueError where a data set that the user has given cannot be used.
+    Raises ValueError where a data set that is needed, as where the user has given it, cannot be used.
     """
     try:
         batches = trained.test_batches(downloads=False)
         index = torch.linspace(0, len(batches.index) - 1, CHECKED).round().long().unique()
         return batches.source.plain(index)[0], "test images"
     except ValueError as error:
-        if is_dataset_given:
+        if is_dataset_needed:
             raise
         view = trained.view
         generator = torch.Generator().manual_seed(0)

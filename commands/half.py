@@ -63,10 +63,8 @@ def halve(trained: Trained, path: Path, metadata: dict[str, str]) -> Path:
 
     metadata: strings that are stored in the file, by name. Images whose outputs are not finite are counted, and the
     file is kept: which of them matter is the user's to say.
-    Raises ValueError where the data set is not there, or the network is not for classes.
+    The network is for classes. Raises ValueError where the data set is not there.
     """
-    if trained.task.name != "classification":
-        raise ValueError("-half: is for classes; leave it out for a network of angles")
     folded = fold(trained.network).to("cpu", torch.float32, memory_format=torch.contiguous_format)
     shape = torch.Size((trained.view.channels, trained.view.side, trained.view.side))
     with status("making the float16 file"):

@@ -39,7 +39,7 @@ def export(weights: Path, overrides: dict[str, object]) -> Exported:
     would not give the same outputs.
     """
     trained = load_trained(weights, overrides)
-    images, checked_on = images_to_check(trained, is_dataset_given="dataset" in overrides)
+    images, checked_on = images_to_check(trained, is_dataset_needed="dataset" in overrides)
     exported = export_program(trained.network, weights.with_suffix(".pt2"), images, about(trained, NORMALISED))
     exported = dataclasses.replace(exported, checked_on=checked_on)
     print(exported)

@@ -289,6 +289,15 @@ def test_half_says_what_it_gets_wrong(in_fewer_bits):
     assert numpy.abs(found - expected).max() < 0.02 * numpy.abs(expected).max()
 
 
+@pytest.mark.parametrize("word", ["-int8", "-half"])
+def test_fewer_bits_need_the_data_set(word, capfd, tmp_path):
+    """Nothing is written where its error could not be told, the float file neither."""
+    weights = tmp_path / "cheapV2-cifar100.safetensors"
+    weights.write_bytes((Path(main.__file__).parent / "weights" / weights.name).read_bytes())
+    assert call("-export", "onnx", word, "-weights", weights, "-data", tmp_path, "-gpu", "false") == 2
+    assert "cifar100 is not under" in capfd.readouterr().err and list(tmp_path.iterdir()) == [weights]
+
+
 def test_an_overflow_in_half_is_seen():
     """As the file's steps in torch's own float16: an image whose signal passes 65504 on its way, and ends small."""
     torch.manual_seed(0)
