@@ -47,10 +47,11 @@ def add_commands(group) -> None:
     add("tta", "with -test: also each image together with its mirror image (default: False)", **switch)
     add(
         "export",
-        "write -weights, folded, as an ONNX file beside them; or those of a finished run as weights/NAME.safetensors",
-        choices=("onnx", "weights"),
+        "write -weights, folded, beside them as an ONNX file or a program of torch.export (pt2), or their model card; "
+        "or those of a finished run as weights/NAME.safetensors",
+        choices=("onnx", "pt2", "card", "weights"),
     )
-    add("half", "with -export weights: most of them as float16 (default: False)", **switch)
+    add("half", "with -export onnx: a second file in float16; weights: most as float16 (default: False)", **switch)
     add("int8", "with -export onnx: a second file in 8 bits, calibrated on training images (default: False)", **switch)
     add("with-preprocessing", "with -export onnx: from uint8 pixels to probabilities (default: False)", **switch)
     add("predict", "what -weights see in images, folders or animations", nargs="+", metavar="IMAGE")
@@ -122,10 +123,18 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
 
         named = given.get("name", FIELDS["name"].default)
         publish.publish(Path(given["weights"]), Path(given.get("out", ".")), named, asked.get("half", False))
+    elif asked.get("export") == "card":
+        from commands import card
+
+        card.write_card(Path(given["weights"]))
+    elif asked.get("export") == "pt2":
+        from commands import program
+
+        program.export(Path(given.pop("weights")), given)
     elif "export" in asked:
         from commands import export
 
-        wanted = {name: asked.get(name, False) for name in ("int8", "with_preprocessing")}
+        wanted = {name: asked.get(name, False) for name in ("int8", "half", "with_preprocessing")}
         export.export(Path(given.pop("weights")), given, **wanted)
     elif "predict" in asked:
         from commands import predict

@@ -18,6 +18,10 @@ ALONE = ("list", "completion", "version")  # they print something, and take no o
 # Options that only go with one of the commands, which is named.
 ASIDES = {"half": "export", "int8": "export", "with_preprocessing": "export", "jobs": "reproduce", "tta": "test"}
 
+OF_EXPORT = {"half": ("onnx", "weights"), "int8": ("onnx",), "with_preprocessing": ("onnx",)}
+# What -export only reads and writes, with the settings that are its arguments: nothing is computed that others change.
+READ = {"weights": ("weights", "out", "name"), "card": ("weights",)}
+
 
 def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
     """Raises ValueError for options that contradict each other, or that a command cannot do without."""
@@ -39,17 +43,19 @@ def check_commands(asked: dict[str, object], given: dict[str, object]) -> None:
             raise ValueError(f"{word(name)}: goes with -{its} alone; leave it out")
     if asked.get("jobs", 0) < 0:
         raise ValueError(f"-jobs {asked['jobs']}: must be 0 or more")
-    of_weights = asked.get("export") == "weights"  # nothing is computed that a setting could change
-    if "half" in asked and not of_weights:
-        raise ValueError(f"-half: goes with -export weights, not -export {asked['export']}; leave it out")
-    for name in ("int8", "with_preprocessing"):
-        if name in asked and of_weights:
-            raise ValueError(f"{word(name)}: goes with -export onnx, not -export weights; leave it out")
-    if asked.get("int8") and asked.get("with_preprocessing"):
-        raise ValueError("-int8: contradicts -with-preprocessing, its file takes floats; give one, then the other")
+    wanted = asked.get("export")
+    for name, fitting in OF_EXPORT.items():
+        if wanted is not None and name in asked and wanted not in fitting:
+            raise ValueError(f"{word(name)}: goes with -export {' or '.join(fitting)}, not {wanted}; leave it out")
+    for name in ("int8", "half"):
+        if asked.get(name) and asked.get("with_preprocessing"):
+            raise ValueError(
+                f"-{name}: contradicts -with-preprocessing, its file takes floats; give one, then the other"
+            )
     if command is not None:
-        machine = () if of_weights or command == "reproduce" else replaceable(training=command == "resume")
-        own = ("weights", "out", "name") if of_weights else COMMANDS[command]
+        computes = command != "reproduce" and wanted not in READ
+        machine = replaceable(training=command == "resume") if computes else ()
+        own = READ.get(wanted, COMMANDS[command])
         source = "its rows" if command == "reproduce" else "the checkpoint"
         for name in given:
             if name not in (*own, *machine):

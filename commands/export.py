@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from commands.same_outputs import check_same
 from datasets import View
 from engine import checkpoint
 from engine.progress import status, watched
@@ -27,8 +28,6 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 NORMALISED = "float32, (pixel / 255 - mean) / std of each channel"
 PIXELS = "uint8 pixels, of which the file itself makes (pixel / 255 - mean) / std of each channel"
 IMAGES, OUTPUTS = "images", "logits"  # names of the file's input and output
-# The largest difference from the network that counts as rounding, as a share of the image's largest output.
-TOLERANCE = 1e-4
 CHECKED = 256  # test images whose outputs are compared
 
 
@@ -39,6 +38,8 @@ class Exported:
     difference  the largest difference over `images` images, as a share of the image's largest output
     checked_on  what these images are
     largest     the largest output of all
+    runs_in     what gave the file's outputs
+    takes       what its input is
     """
 
     path: Path
@@ -48,13 +49,14 @@ class Exported:
     difference: float
     largest: float
     checked_on: str = "test images"
-    takes: str = ""  # what its input is
+    runs_in: str = "ONNX Runtime"
+    takes: str = ""
 
     def __str__(self) -> str:
         return (
             f"{self.path}: {self.size / 1e6:.2f} MB, input N x C x H x W: {self.takes}\n"
             f"{self.parameters}\n"
-            f"ONNX Runtime on {self.images} {self.checked_on}: largest difference {self.difference:.2g} of "
+            f"{self.runs_in} on {self.images} {self.checked_on}: largest difference {self.difference:.2g} of "
             f"an image's largest output (up to {self.largest:.3g})"
         )
 
@@ -78,26 +80,26 @@ class FromPixels(nn.Module):
 
 
 def export(
-    weights: Path, overrides: dict[str, object], int8: bool = False, with_preprocessing: bool = False
+    weights: Path,
+    overrides: dict[str, object],
+    int8: bool = False,
+    half: bool = False,
+    with_preprocessing: bool = False,
 ) -> Exported:
     """Writes the folded network of a checkpoint beside it, as <stem>.onnx, and prints how close its outputs are.
 
-    overrides: settings that do not change the network. int8: whether commands/quantize.py writes a second file.
-    with_preprocessing: whether the file takes pixels and gives probabilities.
+    overrides: settings that do not change the network. int8, half: whether commands/quantize.py and commands/half.py
+    write a file each beside it. with_preprocessing: whether the file takes pixels and gives probabilities.
     Raises ValueError where the checkpoint holds weights only, a package is missing, a data set that is given cannot be
     used, or the file would not give the same outputs.
     """
     check_packages()
     trained = load_trained(weights, overrides)
-    images, checked_on = images_to_check(trained, is_dataset_given="dataset" in overrides)
-    metadata = {
-        "net": trained.settings.net,
-        "dataset": trained.settings.dataset,
-        "mean": json.dumps(trained.view.mean),
-        "std": json.dumps(trained.view.std),
-        "classes": json.dumps(trained.view.classes),
-        "input": PIXELS if with_preprocessing else NORMALISED,
-    }
+    fewer_bits = [name for name, is_wanted in (("int8", int8), ("half", half)) if is_wanted]
+    if fewer_bits and trained.task.name != "classification":
+        raise ValueError(f"-{fewer_bits[0]}: is for classes; leave it out for a network of angles")
+    images, checked_on = images_to_check(trained, "dataset" in overrides or bool(fewer_bits))
+    metadata = about(trained, PIXELS if with_preprocessing else NORMALISED)
     wrap = None
     if with_preprocessing:
         wrap = partial(FromPixels, view=trained.view, probabilities=trained.task.name == "classification")
@@ -108,20 +110,36 @@ def export(
         from commands.quantize import quantize
 
         quantize(trained, exported.path)
+    if half:
+        from commands.half import halve
+
+        halve(trained, exported.path, metadata)
     return exported
 
 
-def images_to_check(trained: Trained, is_dataset_given: bool) -> tuple[Tensor, str]:
+def about(trained: Trained, takes: str) -> dict[str, str]:
+    """What a file says of itself, by name: JSON but for the names of network and data set, and what its input is."""
+    view = trained.view
+    figures = {"mean": view.mean, "std": view.std, "classes": view.classes, "size": view.side}
+    return {
+        "net": trained.settings.net,
+        "dataset": Path(trained.settings.dataset).name,
+        **{name: json.dumps(value) for name, value in figures.items()},
+        "input": takes,
+    }
+
+
+def images_to_check(trained: Trained, is_dataset_needed: bool) -> tuple[Tensor, str]:
     """Images as the network sees them, N x C x H x W, and what they are: of the test set, or random ones without it.
 
-    Raises ValueError where a data set that the user has given cannot be used.
+    Raises ValueError where a data set that is needed, as where the user has given it, cannot be used.
     """
     try:
         batches = trained.test_batches(downloads=False)
         index = torch.linspace(0, len(batches.index) - 1, CHECKED).round().long().unique()
         return batches.source.plain(index)[0], "test images"
     except ValueError as error:
-        if is_dataset_given:
+        if is_dataset_needed:
             raise
         view = trained.view
         generator = torch.Generator().manual_seed(0)
@@ -150,7 +168,7 @@ def export_onnx(
     metadata  strings that are stored in the file, by name
     wrap      puts preprocessing around a network, in which form the file then takes pixels
     Raises ValueError, and writes nothing, where for any image ONNX Runtime's outputs differ from the network's by more
-    than TOLERANCE of that image's largest output, or another output is the largest, but for a near tie.
+    than rounding, or another output is the largest, but for a near tie (check_same).
     """
     network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     images = images.to("cpu", torch.float32).contiguous()
@@ -167,32 +185,9 @@ def export_onnx(
     parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]
     run = onnx_runner(data)
     found = torch.cat([run(part) for part in watched(parts, "ONNX Runtime")])
-    largest = expected.abs().amax(1)
-    # an angle near zero, or an image with hardly any output, is measured by the median image
-    shares = (found - expected).abs().amax(1) / largest.clamp_min(largest.median())
-    difference = shares.max().item()
-    if not difference <= TOLERANCE:  # also true for NaN
-        raise ValueError(
-            f"{path}: not written, ONNX Runtime's outputs of an image differ from the network's by {difference:.2g} of "
-            f"the largest of them ({TOLERANCE:g} is allowed); take another version of {PACKAGES[2]}"
-        )
-    if other := other_choices(expected, found):
-        raise ValueError(
-            f"{path}: not written, ONNX Runtime has another largest output than the network for {other} of "
-            f"{len(images)} images; take another version of {PACKAGES[2]}"
-        )
+    difference = check_same(expected, found, path, "ONNX Runtime", f"take another version of {PACKAGES[2]}")
     checkpoint.write_atomically(path, data)
-    return Exported(path, len(data), Sizes.of(network, folded), len(images), difference, largest.max().item())
-
-
-def other_choices(expected: Tensor, found: Tensor) -> int:
-    """The number of images whose largest output is another one in found, but for near ties. Both are N x outputs.
-
-    It also sees the images whose outputs are small beside the others', which a difference is not measured by.
-    """
-    ties = expected.amax(1) - TOLERANCE * expected.abs().amax(1)
-    chosen = expected.gather(1, found.argmax(1, keepdim=True)).squeeze(1)
-    return int((chosen < ties).sum())
+    return Exported(path, len(data), Sizes.of(network, folded), len(images), difference, expected.abs().max().item())
 
 
 def to_onnx(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import datasets
 from commands.export import IMAGES, onnx_runner, quiet
+from commands.file_errors import errors_of
 from conf.resolve import chosen_row
 from datasets.augment import NO_AUGMENTATION
 from datasets.loaders import image_source
@@ -25,24 +26,17 @@ OUTLIER = 10.0
 def quantize(trained: Trained, path: Path) -> Path:
     """Writes <stem>-int8.onnx beside the float file at path, and prints what both get wrong on the test set.
 
-    Raises ValueError where the data set is not there, or the network is not for classes.
+    The network is for classes. Raises ValueError where the data set is not there.
     """
-    if trained.task.name != "classification":
-        raise ValueError("-int8: is for classes; leave it out for a network of angles")
     images = training_images(trained)
     images, left_out = without_outliers(trained.network, images)
     with tempfile.TemporaryDirectory() as folder:
         data = quantized(path, images, Path(folder) / "int8.onnx")
     place = path.with_name(f"{path.stem}-int8.onnx")
-    runs = [onnx_runner(path.read_bytes()), onnx_runner(data)]
-    wrong, count = [0, 0], 0
-    for part, targets in trained.test_batches(downloads=False):
-        count += len(targets)
-        for number, run in enumerate(runs):
-            wrong[number] += int((run(part.cpu().contiguous()).argmax(1) != targets.cpu()).sum())
+    (single, eight), count = errors_of(trained, [onnx_runner(path.read_bytes()), onnx_runner(data)])
     checkpoint.write_atomically(place, data)
     print(f"{place}: {len(data) / 1e6:.2f} MB, calibrated on {len(images)} training images, {left_out} left out")
-    print(f"wrong of {count:,} test images: {wrong[0]} as float32, {wrong[1]} as int8")
+    print(f"wrong of {count:,} test images: {single} as float32, {eight} as int8")
     return place
 
 

@@ -18,9 +18,10 @@ from models.MobileNetV2 import ResizedShortcut
 from models.reuse import ReuseDepthwise, ReuseSqueezeExcite
 from models.reuse_block import FoldedReuseInvertedResidual
 
-# Numbers in the repeated map of one image from which on ONNX Runtime is faster copy by copy, at batches of 1 to 128
-# together (one core of an AMD EPYC; benchmarks/latency.py). Below, the many short steps cost more.
-WIDE = 3 << 14
+# Numbers in the repeated map of one image from which on ONNX Runtime takes it copy by copy. Of 2^13 to 2^30 this is
+# where cheapV3 is ahead of MobileNetV3 by most at its weakest batch of 1 to 128; three times as much is faster for one
+# image, and loses at 128 (one core of an AMD EPYC; benchmarks/latency.py). Below, the many short steps cost more.
+WIDE = 1 << 14
 LARGEST_CAT = 5  # tensors that XNNPACK puts together at once
 
 

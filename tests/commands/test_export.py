@@ -1,5 +1,7 @@
 """The ONNX file of a folded network, and the choices of both on real images: those of the network that was trained."""
 
+import contextlib
+import io
 import json
 import sys
 from collections import OrderedDict
@@ -16,8 +18,10 @@ from torch import nn
 
 import main
 import models
-from commands import export
+from commands import export, same_outputs
 from commands.export import export_onnx, onnx_runner, to_onnx
+from commands.half import InHalf, StoredAsHalf
+from commands.program import LARGEST_BATCH, export_program
 from commands.quantize import without_outliers
 from engine import checkpoint
 from models.fold import fold
@@ -125,7 +129,7 @@ def tiny() -> nn.Module:
 def test_no_file_where_outputs_differ(why, tmp_path, monkeypatch):
     network = tiny()
     if why == "rounding":
-        monkeypatch.setattr(export, "TOLERANCE", 0.0)
+        monkeypatch.setattr(same_outputs, "TOLERANCE", 0.0)
     else:
         nn.init.constant_(network.end.bias, float("nan"))
     with pytest.raises(ValueError, match="a.onnx: not written, .* differ"):
@@ -250,16 +254,100 @@ def test_a_file_that_takes_pixels(run_folder, capfd, tmp_path):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_int8_says_what_it_gets_wrong(run_folder, capfd, tmp_path):
+@pytest.fixture(scope="module")
+def in_fewer_bits(run_folder, tmp_path_factory):
+    """The folder of a float file and both that are made of it, and what was printed."""
+    folder, printed = tmp_path_factory.mktemp("bits"), io.StringIO()
+    (folder / "last.pth").write_bytes((run_folder / "last.pth").read_bytes())
+    with contextlib.redirect_stdout(printed):
+        assert call("-export", "onnx", "-int8", "-half", "-weights", folder / "last.pth", "-gpu", "false") == 0
+    assert len(list(folder.iterdir())) == 4
+    return folder, printed.getvalue().splitlines()
+
+
+def test_int8_says_what_it_gets_wrong(in_fewer_bits):
     """A smaller file with integers in it, beside the float file, and both files' errors on all test images."""
+    folder, lines = in_fewer_bits
+    assert "training images" in lines[3] and lines[4].startswith("wrong of 360 test images: ")
+    assert (folder / "last-int8.onnx").stat().st_size < (folder / "last.onnx").stat().st_size / 2
+    kinds = {each.data_type for each in onnx.load(folder / "last-int8.onnx").graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+
+
+def test_half_says_what_it_gets_wrong(in_fewer_bits):
+    """A file of half the size, floats in and out, whose outputs are the float file's but for rounding."""
+    folder, lines = in_fewer_bits
+    assert lines[-1].startswith("wrong of 360 test images: ") and lines[-1].endswith("of which 0 not finite")
+    plain, half = session_of(folder / "last.onnx"), session_of(folder / "last-half.onnx")
+    assert (folder / "last-half.onnx").stat().st_size < 0.6 * (folder / "last.onnx").stat().st_size
+    assert half.get_modelmeta().custom_metadata_map == plain.get_modelmeta().custom_metadata_map
+    assert [each.type for each in (*half.get_inputs(), *half.get_outputs())] == ["tensor(float)"] * 2
+    kinds = {each.data_type for each in onnx.load(folder / "last-half.onnx").graph.initializer if each.dims}
+    assert onnx.TensorProto.FLOAT16 in kinds and onnx.TensorProto.FLOAT not in kinds
+    images = numpy.random.default_rng(0).standard_normal((5, 1, 8, 8), numpy.float32)
+    expected, found = (each.run(None, {"images": images})[0] for each in (plain, half))
+    assert numpy.abs(found - expected).max() < 0.02 * numpy.abs(expected).max()
+
+
+@pytest.mark.parametrize("word", ["-int8", "-half"])
+def test_fewer_bits_need_the_data_set(word, capfd, tmp_path):
+    """Nothing is written where its error could not be told, the float file neither."""
+    weights = tmp_path / "cheapV2-cifar100.safetensors"
+    weights.write_bytes((Path(main.__file__).parent / "weights" / weights.name).read_bytes())
+    assert call("-export", "onnx", word, "-weights", weights, "-data", tmp_path, "-gpu", "false") == 2
+    assert "cifar100 is not under" in capfd.readouterr().err and list(tmp_path.iterdir()) == [weights]
+
+
+def test_an_overflow_in_half_is_seen():
+    """As the file's steps in torch's own float16: an image whose signal passes 65504 on its way, and ends small."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), GlobalAveragePool(), nn.Linear(4, 3)).eval()
+    with torch.no_grad():
+        network[0].weight.fill_(2.0)
+        network[3].weight.mul_(1e-3)
+    images = torch.rand(6, 1, 8, 8)
+    images[2] *= 2e4
+    found = StoredAsHalf(network)(images)
+    with torch.no_grad():
+        expected = torch.export.export(InHalf(network), (images,)).module()(images)
+    assert found.isfinite().all(1).tolist() == expected.isfinite().all(1).tolist()
+    assert found.isfinite().all(1).tolist() == [True, True, False, True, True, True]
+    assert outputs(network, images).abs().max() < 65504
+    torch.testing.assert_close(found[:2], expected[:2], rtol=2e-3, atol=2e-3)
+
+
+def test_a_program_with_a_free_batch(run_folder, capfd, tmp_path):
+    """What torch.export.load gives: the network's outputs for any number of images, and what they are of."""
     weights = tmp_path / "last.pth"
     weights.write_bytes((run_folder / "last.pth").read_bytes())
-    assert call("-export", "onnx", "-int8", "-weights", weights, "-gpu", "false") == 0
-    lines = capfd.readouterr().out.splitlines()
-    assert "training images" in lines[-2] and lines[-1].startswith("wrong of 360 test images: ")
-    assert (tmp_path / "last-int8.onnx").stat().st_size < (tmp_path / "last.onnx").stat().st_size / 2
-    kinds = {each.data_type for each in onnx.load(tmp_path / "last-int8.onnx").graph.initializer}
-    assert onnx.TensorProto.INT8 in kinds
+    assert call("-export", "pt2", "-weights", weights, "-gpu", "false") == 0
+    captured = capfd.readouterr()
+    assert captured.err == "" and "largest difference" in captured.out
+    data = (tmp_path / "last.pt2").read_bytes()
+    assert str(Path(main.__file__).parent).encode() not in data and sorted(tmp_path.glob("last.*")) == [
+        tmp_path / "last.pt2",
+        weights,
+    ]
+    extra = {name: "" for name in ("classes", "mean", "std", "size")}
+    run = torch.export.load(tmp_path / "last.pt2", extra_files=extra).module()
+    content = checkpoint.load(weights)
+    assert {name: json.loads(extra[name]) for name in ("classes", "mean", "std")} == {
+        name: content[name] for name in ("classes", "mean", "std")
+    }
+    assert json.loads(extra["size"]) == content["image_size"] == 8
+    network = models.create("cheapV3_small", num_classes=10, in_channels=1, image_size=8)
+    network.load_state_dict(checkpoint.network_weights(content))
+    for count in (1, 7, LARGEST_BATCH):
+        images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(run(images), outputs(network.eval(), images), rtol=1e-4, atol=1e-4)
+
+
+def test_no_program_where_outputs_differ(tmp_path):
+    network = tiny()
+    nn.init.constant_(network.end.bias, float("nan"))
+    with pytest.raises(ValueError, match="a.pt2: not written, .* differ"):
+        export_program(network, tmp_path / "a.pt2", torch.randn(5, 3, 8, 8), {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_images_that_overflow_are_no_calibration():
@@ -292,6 +380,10 @@ def test_command_line_without_the_packages(run_folder, capsys, monkeypatch):
         ("-export onnx -weights other.pth -net cheapV3", "holds weights only; say with -net NAME and -dataset D"),
         ("-export onnx -weights other.pth -test", "-test: "),
         ("-export onnx -resume last", "-resume: "),
+        ("-export pt2 -weights other.pth", "holds weights only; say with -net NAME and -dataset D"),
+        ("-export pt2 -half -weights other.pth", "-half: goes with -export onnx or weights, not pt2"),
+        ("-export pt2 -with-preprocessing -weights other.pth", "-with-preprocessing: goes with -export onnx, not pt2"),
+        ("-export onnx -half -with-preprocessing -weights other.pth", "-half: contradicts -with-preprocessing"),
         ("-export weights -int8 -weights other.pth", "-int8: goes with -export onnx"),
         ("-test -with-preprocessing -weights other.pth", "-with-preprocessing: goes with -export alone"),
         ("-export onnx -int8 -with-preprocessing -weights other.pth", "-int8: contradicts -with-preprocessing"),
