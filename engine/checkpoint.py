@@ -207,6 +207,14 @@ def network_weights(content: TrainedContent) -> dict[str, torch.Tensor]:
     return content["network"] if averaged is None else averaged
 
 
+def for_use(content: RunContent) -> dict:
+    """The content without what only a run needs that goes on: one set of weights, and no optimizer's state."""
+    left_out = ("optimizer", "schedule", "scaler")
+    kept, weights = {key: value for key, value in content.items() if key not in left_out}, network_weights(content)
+    # a file holds the same tensors once, under both keys
+    return kept | {"network": weights, "averaged": content["averaged"] and weights}
+
+
 def weights_size(state: dict[str, torch.Tensor]) -> int:
     """Bytes of a file that holds these weights and nothing of the training."""
     return len(to_bytes(state))

@@ -209,9 +209,12 @@ class Run:
         if not self.processes.is_main:
             return
         self.log.flush()
-        written = checkpoint.to_bytes(self.content())
+        content = self.content()
+        whole = checkpoint.to_bytes(content)
         for name in names:
-            checkpoint.write_atomically(self.folders.checkpoints / name, written)
+            # the best epoch's is for use: no run goes on from it
+            data = checkpoint.to_bytes(checkpoint.for_use(content)) if name.endswith("-best.pth") else whole
+            checkpoint.write_atomically(self.folders.checkpoints / name, data)
         self.saved_at = time.monotonic()
 
     def content(self) -> RunContent:

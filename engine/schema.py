@@ -119,6 +119,8 @@ def check(content: dict, keys: type, path: Path) -> None:
     """Raises ValueError that names the place where content lacks a required key of `keys`, a class above, or where
     any key of RunContent that it has holds something else than the table says. Other keys are left alone."""
     for key in typing.get_type_hints(keys):
+        if key == "optimizer" and key not in content:
+            raise ValueError(f"{path}: holds no optimizer's state, as a run needs that goes on; give last.pth")
         if key in keys.__required_keys__ and key not in content:
             raise ValueError(f"{path}: holds no {key!r}; it was made by another version of this project")
     for key, hint in typing.get_type_hints(RunContent, include_extras=True).items():

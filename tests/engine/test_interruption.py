@@ -20,7 +20,7 @@ from datasets.batches import EvaluationBatches
 from engine import checkpoint, interruption
 from engine.interruption import SIGNALS
 from engine.logs import RunLog
-from tests.helpers.runs import RUN, checkpoints, start
+from tests.helpers.runs import EPOCHS, RUN, checkpoints, start
 
 ROOT = Path(main.__file__).parent
 INNER = Path("EffNet") / "digits-try1"
@@ -185,13 +185,30 @@ def unfinished(finished, tmp_path):
 def test_a_damaged_last_checkpoint_is_named_and_an_older_one_taken(finished, unfinished, capsys):
     folder = checkpoints(unfinished)
     last, best = folder / "last.pth", next(folder.glob("*-best.pth"))
+    older = shutil.copy(last, folder / f"EffNet-{EPOCHS}-regular.pth")
     last.write_bytes(last.read_bytes()[:-100])
     (folder / ".last.pth.cut_off0.tmp").write_bytes(b"what a kill within a write leaves")
     start(f"-resume {folder}", unfinished)
     error = capsys.readouterr().err
-    assert f"{last}: " in error and "damaged" in error and f"{best} is whole" in error
-    assert not list(folder.glob(".*"))
+    assert f"{last}: " in error and "damaged" in error and f"{older} is whole" in error
+    older.unlink()
+    assert best.exists() and not list(folder.glob(".*"))
     assert_same_end(finished, unfinished)
+
+
+def test_the_best_epoch_s_checkpoint_is_for_use_and_smaller(unfinished, capsys):
+    """It has the weights that its epoch was tested with, averaged here, and nothing that only training needs."""
+    best = next(checkpoints(unfinished).glob("*-best.pth"))
+    last = checkpoints(unfinished) / "last.pth"
+    content, whole = checkpoint.load(best), checkpoint.load(last)
+    assert "optimizer" not in content and best.stat().st_size < last.stat().st_size / 2
+    if content["epoch"] == EPOCHS:
+        assert all(torch.equal(content["network"][key], whole["averaged"][key]) for key in whole["averaged"])
+    assert main.main(["-test", "-weights", str(best), "-gpu", "false"]) == 0
+    score = content["history"][content["epoch"] - 1]["test accuracy"]
+    assert f"top-1 error {100 * (1 - score):.2f} %" in capsys.readouterr().out
+    assert main.main(["-resume", str(best)]) == 2
+    assert "holds no optimizer's state" in capsys.readouterr().err
 
 
 def test_no_whole_checkpoint_is_one_line(unfinished, capsys):
