@@ -93,7 +93,7 @@ def test_a_run_in_a_terminal_of_80_columns(tmp_path):
     words = "-net EffNet -dataset digits -epochs 2 -b 16 -log-every 5 -gpu false -name a -out"
     shown = shown_in_a_terminal(f"{words} {tmp_path}", 80)
     bars = [each for each in shown if re.match(r"epoch [12]/2 \|", each)]
-    assert len(bars) > 20 and max(map(len, bars)) < 80
+    assert len(set(bars)) > 3 and max(map(len, bars)) < 80  # how often it is drawn depends on the time
     assert re.fullmatch(
         r"epoch 2/2 \|.+\| \d+/90, \d\d:\d\d left, error +\d+\.\d\d %, loss \d+\.\d{4}, \d+ images/s", bars[-1]
     )
