@@ -139,7 +139,9 @@ class Run:
         is_best = self.note(metrics)
         # before anything is logged, drawn or printed: a resume writes these again
         name = f"{net_folder(self.settings.net)}-{state.epoch}"
-        regular = [f"{name}-regular.pth"] if state.epoch % REGULAR_EVERY == 0 else []
+        # the last epoch's would be last.pth again
+        is_regular = state.epoch % REGULAR_EVERY == 0 and not self.is_over()
+        regular = [f"{name}-regular.pth"] if is_regular else []
         best = [f"{name}-best.pth"] if is_best else []
         self.save(*regular, *best, LAST)
         if best:
