@@ -31,17 +31,17 @@ from models.fold import Sizes, fold
 from models.for_export import for_onnx
 from models.literal import from_literal
 
-SHAPE = (3, 32, 32)
+SHAPE = torch.Size((3, 32, 32))
 YARDSTICK = "literal form"
 
 
-def with_statistics(network: nn.Module) -> nn.Module:
+def with_statistics(network: nn.Module, shape: torch.Size = SHAPE) -> nn.Module:
     """The network with the running statistics of one batch of noise, as training leaves it with those of images."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        network.train()(torch.randn(64, *SHAPE))
+        network.train()(torch.randn(64, *shape))
     return network.eval()
 
 
@@ -53,7 +53,7 @@ def make_forms(name: str) -> tuple[dict[str, Callable[[Tensor], Tensor]], Sizes]
     default = models.create(name).eval()
     default.load_state_dict(from_literal(literal.state_dict(), literal) if cheap else literal.state_dict())
     folded = fold(default)
-    in_onnx = onnx_runner(to_onnx(for_onnx(folded, torch.Size(SHAPE)), torch.Size(SHAPE), {}))
+    in_onnx = onnx_runner(to_onnx(for_onnx(folded, SHAPE), SHAPE, {}))
     sizes = Sizes.of(default, folded)
 
     def channels_last(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -7,9 +7,9 @@ floats, normalised. torchvision starts from images that are already decoded (PIL
 gathered into batches; the batched side starts from the uint8 tensor and ends with batches in channels_last, draws
 and look-up of a random permutation included. The two alternate, round by round, in one process; the ratio is taken
 within each round. Beside them stand what a strong recipe adds to the batched side, each alone and all together:
-TrivialAugment, random erasing, mixup or CutMix; and torchvision's TrivialAugmentWide and RandomErasing, image by image
-on tensors. Images are CIFAR-100's training images where they lie as PNG files under data/cifar100/train
-(-data), generated noise where not.
+TrivialAugment, random erasing, mixup or CutMix; -distill, by an untrained network (-teacher), as its weights cost the
+same; and torchvision's TrivialAugmentWide and RandomErasing, image by image on tensors. Images are CIFAR-100's training
+images where they lie as PNG files under data/cifar100/train (-data), generated noise where not.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
+import models
+from benchmarks.measure import CPU, alternate, machine, make_parser, positive, ratios, summary
 from datasets.augment import Augmentation, ImageSource
 from datasets.batches import TrainingBatches
 from datasets.mixing import Mixing
-from engine.device import keep_freed_memory
+from engine.device import Precision, keep_freed_memory, to_device
+from engine.distillation import TaughtBatches, Teacher
+from models.fold import fold
 
 CROP, ROTATION = 4, 15.0
 ADDED = {
@@ -46,6 +49,7 @@ ADDED = {
     "and -cutmix 1": {"cutmix": 1.0},
     "and all of them": {"trivial_augment": True, "erase": 0.25, "mixup": 0.2, "cutmix": 1.0},
 }
+TAUGHT = "and -distill"
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)  # CIFAR-100's, to three digits
 
 
@@ -104,7 +108,13 @@ def training_batches(source: ImageSource, batch: int, added: dict[str, float]) -
     return TrainingBatches(chosen, torch.arange(len(source)), batch, seed=0, shuffle=True, mixing=mixing)
 
 
-def images_a_second_of_training(batches: TrainingBatches, passes: int) -> float:
+def taught(batches: TrainingBatches, name: str) -> TaughtBatches:
+    """The batches with the outputs of a network of that name, on this device as a run has its teacher."""
+    network = fold(to_device(models.create(name), CPU, channels_last=True))
+    return TaughtBatches(batches, Teacher(network, Precision.choose("off", CPU), digest=""))
+
+
+def images_a_second_of_training(batches: TrainingBatches | TaughtBatches, passes: int) -> float:
     begin = time.perf_counter()
     for number in range(passes):
         for _ in batches.epoch(number):
@@ -117,6 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-batch", type=positive, default=128, help="images a batch")
     parser.add_argument("-images", type=positive, default=2000, help="images in a pass")
     parser.add_argument("-passes", type=positive, default=10, help="passes a round of the batched side")
+    parser.add_argument("-teacher", choices=models.names(), default="cheapV2", help="the network of -distill")
     parser.add_argument("-data", type=Path, default=Path("data"), help="folder that holds cifar100/train/<class>/*.png")
     return parser.parse_args()
 
@@ -154,6 +165,8 @@ def main() -> None:
         name: functools.partial(images_a_second_of_training, batches, arguments.passes)
         for name, batches in made.items()
     }
+    teaching = taught(made["crop, flip, rotation"], arguments.teacher)
+    calls[TAUGHT] = functools.partial(images_a_second_of_training, teaching, 1)
     floats = torch.zeros(images.shape)
     for transform, given in ((v2.TrivialAugmentWide(), images), (v2.RandomErasing(0.25), floats)):
         name = f"{type(transform).__name__} alone"
@@ -166,7 +179,7 @@ def main() -> None:
     )
     for name, values in speeds.items():
         more = [1e6 / value - 1e6 / base for value, base in zip(values, speeds["crop, flip, rotation"], strict=True)]
-        print(f"{name:28} {summary(values, 1)}{'' if name not in list(ADDED)[1:] else '; ' + summary(more, 1)}")
+        print(f"{name:28} {summary(values, 1)}{'; ' + summary(more, 1) if name in [*ADDED, TAUGHT][1:] else ''}")
 
 
 if __name__ == "__main__":

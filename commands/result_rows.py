@@ -12,6 +12,9 @@ from conf import FIELDS, Settings, option, resolve
 from conf.yaml_file import read_mapping
 
 RESULT, SETTINGS, METRICS = ("result.json", "settings.yaml", "metrics.csv")
+LATENCY = "latency.json"  # in a table's folder
+ERROR = "test top-1 error"  # in result.json
+PLOTS = EPOCHS, MACS = ("epochs", "macs")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class ResultTable:
     title, note  its heading, and what a reader has to know of it
     common       the settings that all rows have, by name
     pairs        labels of two rows whose difference is stated, the baseline's first
+    plot         what the errors are drawn against, one of PLOTS
     """
 
     name: str
@@ -77,10 +81,11 @@ class ResultTable:
     note: str = ""
     common: dict[str, object] = field(default_factory=dict)
     pairs: tuple[tuple[str, str], ...] = ()
+    plot: str = EPOCHS
 
 
 def read_tables(path: Path) -> list[ResultTable]:
-    """The tables of a YAML file, in its order; results/README.md says what stands in it.
+    """The tables of a YAML file, in its order; the head of results/rows.yaml says what stands in one.
 
     Raises ValueError, which names the row, for a file or a row that cannot be used.
     """
@@ -91,7 +96,7 @@ def read_tables(path: Path) -> list[ResultTable]:
     return [_table(path, str(name), entry) for name, entry in content.items()]
 
 
-_TABLE_KEYS = ("title", "note", "settings", "seeds", "rows", "pairs")
+_TABLE_KEYS = ("title", "note", "settings", "seeds", "rows", "pairs", "plot")
 _ROW_KEYS = ("net", "label", "settings", "seeds", "published")
 
 
@@ -107,7 +112,9 @@ def _table(path: Path, name: str, entry: object) -> ResultTable:
     for pair in pairs:
         if len(pair) != 2 or not set(pair) <= set(labels):
             raise ValueError(f"{place}: pairs has {pair}; a pair is two of {', '.join(labels)}")
-    return ResultTable(name, str(entry.get("title", name)), rows, str(entry.get("note", "")), common, pairs)
+    if (drawn := entry.get("plot", EPOCHS)) not in PLOTS:
+        raise ValueError(f"{place}: plot {drawn}: must be one of {', '.join(PLOTS)}")
+    return ResultTable(name, str(entry.get("title", name)), rows, str(entry.get("note", "")), common, pairs, drawn)
 
 
 def _row(place: str, table: str, common: dict, entry: dict, row: object) -> ResultRow:

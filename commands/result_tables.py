@@ -1,21 +1,20 @@
-"""The tables and plots of RESULTS.md, written from the files that finished runs left under results/."""
+"""The tables of RESULTS.md, written from the files that finished runs left under results/."""
 
 from __future__ import annotations
 
-import io
+import json
 import math
 import re
-import statistics
 from pathlib import Path
 
 from commands.compare import is_share, markdown_table
 from commands.finished_runs import Row
-from commands.result_rows import ResultTable, errors_by_epoch, words
+from commands.result_plots import plot
+from commands.result_rows import ERROR, LATENCY, ResultTable, words
 from engine.checkpoint import write_atomically
 
 DOCUMENT = "RESULTS.md"
 BEGIN, END = "<!-- written by -reproduce: {} -->", "<!-- end of {} -->"
-ERROR, CURVE = "test top-1 error", "test accuracy"  # in result.json; in metrics.csv
 # By the key of result.json, its heading. The last epoch stands first: the best one was chosen on the test set.
 FIGURES = {
     ERROR: "top-1 error, %",
@@ -29,6 +28,7 @@ def check(tables: list[ResultTable], results: Path) -> None:
     """Raises ValueError where kept files contradict their row, or RESULTS.md has no place for a table."""
     for table in tables:
         finished_rows(table, results)
+        read_latencies(results, table)
 
 
 def write(tables: list[ResultTable], results: Path) -> None:
@@ -45,7 +45,8 @@ def write(tables: list[ResultTable], results: Path) -> None:
         picture = plot(table, rows)
         if picture is not None:
             write_atomically(results / f"{table.name}.svg", picture)
-        text = placed(text, table.name, section(table, rows, f"{results.name}/{table.name}.svg" if picture else ""))
+        shown = f"{results.name}/{table.name}.svg" if picture else ""
+        text = placed(text, table.name, section(table, rows, shown, read_latencies(results, table)))
         print(f"{path}: {table.title}, {len(rows)} of {len(table.rows)} rows")
     write_atomically(path, text.encode())
 
@@ -66,25 +67,43 @@ def placed(text: str, name: str, section: str) -> str:
     return f"{text.rstrip()}\n\n{block}\n"
 
 
-def section(table: ResultTable, rows: dict[str, Row], picture: str) -> str:
+def section(table: ResultTable, rows: dict[str, Row], picture: str, latencies: dict[str, dict[str, float]]) -> str:
     """Heading, command, note, table, what the pairs differ by, and the plot's place."""
     parts = [f"### {table.title}", f"`python main.py {' '.join(words(table.common))} -seed N -net`, with"]
     if table.note:
         parts.insert(1, table.note.strip())
-    parts.append(markdown(table, rows))
+    parts.append(markdown(table, rows, latencies))
     parts += [line for pair in table.pairs if (line := difference(pair, rows))]
     if picture:
-        parts.append(f"![Test error after each epoch]({picture})")
+        parts.append(f"![Test errors]({picture})")
     return "\n\n".join(parts)
 
 
-def markdown(table: ResultTable, rows: dict[str, Row]) -> str:
+def read_latencies(results: Path, table: ResultTable) -> dict[str, dict[str, float]]:
+    """By label, and by the way in which the folded network runs, the milliseconds that benchmarks/latency.py kept.
+
+    Raises ValueError for a file that it did not write.
+    """
+    path = results / table.name / LATENCY
+    if not path.exists():
+        return {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))["milliseconds"]
+        return {label: {way: float(value) for way, value in ways.items()} for label, ways in kept.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path}: is not what benchmarks/latency.py -table writes; measure the table again") from None
+
+
+def markdown(table: ResultTable, rows: dict[str, Row], latencies: dict[str, dict[str, float]]) -> str:
     """The table: mean ± standard deviation over the seeds, where there are several; published figures as they are."""
     known = FIGURES if any(ERROR in row.means for row in rows.values()) else FIGURES_OF_REGRESSION
     figures = [(key, head) for key, head in known.items() if any(key in row.means for row in rows.values())]
     published = any(row.published for row in table.rows)
-    head = ["network and settings", *(head for _, head in figures), "parameters", "M MACs", "seeds"]
-    head += ["images/s", "device"] + ["published"] * published
+    head = ["network and settings", *(head for _, head in figures), "parameters", "M MACs"]
+    ways = list(next(iter(latencies.values()), {}))
+    head += (
+        [f"folded, ms an image, {way}" for way in ways] + ["seeds", "images/s", "device"] + ["published"] * published
+    )
     lines = []
     for row in table.rows:
         if row.label not in rows:
@@ -93,8 +112,13 @@ def markdown(table: ResultTable, rows: dict[str, Row]) -> str:
         own = {name: value for name, value in row.given.items() if name != "net" and table.common.get(name) != value}
         cells = [" ".join([f"`{row.given['net']}`", *([f"`{' '.join(words(own))}`"] if own else [])])]
         cells += [_figure(found, key) for key, _ in figures]
-        cells += [f"{found.means['parameters']:,.0f}", f"{found.means['macs'] / 1e6:.2f}", found.labels()["seeds"]]
-        cells += [f"{found.means['images per second']:,.0f}", str(found.runs[0].result["device"])]
+        cells += [f"{found.means['parameters']:,.0f}", f"{found.means['macs'] / 1e6:.2f}"]
+        cells += [f"{latencies[row.label][way]:.2f}" if row.label in latencies else "-" for way in ways]
+        cells += [
+            found.labels()["seeds"],
+            f"{found.means['images per second']:,.0f}",
+            str(found.runs[0].result["device"]),
+        ]
         lines.append(cells + [row.published] * published)
     return markdown_table(head, lines)
 
@@ -122,31 +146,3 @@ def difference(pair: tuple[str, str], rows: dict[str, Row]) -> str:
     error = 100 * math.sqrt(sum(row.stds[ERROR] ** 2 / len(row.runs) for row in (first, second)))
     more = "more" if abs(points) > 2 * error else "no more"
     return f"{text}, with a standard error of {error:.2f}: {more} than twice that."
-
-
-def plot(table: ResultTable, rows: dict[str, Row]) -> bytes | None:
-    """An SVG of the test error after each epoch, mean over the seeds; the same bytes for the same files."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    curves = {label: [errors_by_epoch(run, CURVE) for run in row.runs] for label, row in rows.items()}
-    curves = {label: each for label, each in curves.items() if all(each)}
-    if not curves:
-        return None
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    baselines = {first for first, _ in table.pairs}
-    for label, seeds in curves.items():
-        points = [(epoch, [100 * (1 - dict(seed)[epoch]) for seed in seeds]) for epoch, _ in seeds[0]]
-        epochs, errors = [epoch for epoch, _ in points], [statistics.fmean(values) for _, values in points]
-        axes.plot(epochs, errors, "--" if label in baselines else "-", marker=".", label=f"{label}: {errors[-1]:.2f} %")
-        if len(seeds) > 1:
-            low, high = ([choose(values) for _, values in points] for choose in (min, max))
-            axes.fill_between(epochs, low, high, alpha=0.15)
-    axes.set(xlabel="epoch", ylabel="test top-1 error, %", title=table.title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": table.name}):
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()

@@ -22,6 +22,7 @@ from engine import checkpoint
 from engine.device import Precision
 from engine.tasks import Classification
 from engine.trained import Trained, load_trained
+from models.fold import fold
 
 
 class Distilled(Classification):
@@ -54,7 +55,7 @@ class Distilled(Classification):
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network in eval mode, on the student's device and in its precision. digest: SHA-256 of its file."""
+    """A trained network, folded, on the student's device and in its precision. digest: SHA-256 of its file."""
 
     network: nn.Module
     precision: Precision
@@ -121,7 +122,7 @@ def make_teacher(settings: Settings, view: View, precision: Precision) -> Teache
             f"-distill {path}: a teacher with other {' and '.join(differing)} ({its}) than this run ({own}); "
             "give one that was trained on the same data, at the same -size"
         )
-    return Teacher(trained.network, precision, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Teacher(fold(trained.network), precision, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _shown(value: object) -> str:

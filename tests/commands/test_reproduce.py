@@ -101,6 +101,24 @@ def test_one_seed_has_no_deviation_and_what_is_missing_is_not_shown(tmp_path):
     assert "| `EffNet_digits` | 10.00 |" in text and "±" not in text and "lr 0.01" not in text and "points" not in text
 
 
+def test_a_plot_against_multiply_accumulates_and_measured_latencies(tmp_path):
+    path = rows_file(tmp_path, ROWS.replace("  seeds:", "  plot: macs\n  seeds:"))
+    kept(path, "EffNet_digits", 1, 0.1)
+    kept(path, "EffNet_digits", 2, 0.1)
+    kept(path, "higher-rate", 1, 0.2, lr=0.01)
+    medians = {"EffNet_digits": {"ONNX Runtime": 0.1234, "PyTorch": 1.5}}
+    (path.parent / "small" / "latency.json").write_text(json.dumps({"milliseconds": medians}))
+    assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+    lines = (tmp_path / "RESULTS.md").read_text().split("\n")
+    heads = next(line for line in lines if line.startswith("| network")).split(" | ")
+    cells = next(line for line in lines if line.startswith("| `EffNet_digits` | 10.00")).split(" | ")
+    assert dict(zip(heads, cells, strict=True))["folded, ms an image, ONNX Runtime"] == "0.12"
+    assert dict(zip(heads, cells, strict=True))["folded, ms an image, PyTorch"] == "1.50"
+    assert any("-lr 0.01" in line and "| - | - |" in line for line in lines)  # not measured
+    picture = (path.parent / "small.svg").read_text()
+    assert "multiply-accumulates" in picture and "EffNet_digits: 10.00 %" in picture
+
+
 def test_files_that_contradict_their_row_are_refused(tmp_path, capsys):
     path = rows_file(tmp_path)
     kept(path, "EffNet_digits", 1, 0.1, lr=0.5)
@@ -120,6 +138,7 @@ def test_files_that_contradict_their_row_are_refused(tmp_path, capsys):
         ("pairs: [[EffNet_digits,", "pairs: [[cheapV3,", "a pair is two of EffNet_digits, higher-rate"),
         ("small:", "small: [", "not readable as YAML"),
         ("seeds: [1, 2]", "seeds: 1", "small: seeds must be a list"),
+        ("  seeds:", "  plot: time\n  seeds:", "small: plot time: must be one of epochs, macs"),
         ("seeds: [1, 2]", "seeds: [one]", "-seed one: must be a whole number"),
     ],
 )
