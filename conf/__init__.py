@@ -1,6 +1,6 @@
 """The settings of a run, and what is known of each knob by its name.
 
-A run takes the defaults of conf/settings.py, then the values of a recipe (conf/recipes/*.yaml), then those of the
+A run takes the defaults of conf/settings/, then the values of a recipe (conf/recipes/*.yaml), then those of the
 command line. Nothing in conf/ imports torch.
 """
 
