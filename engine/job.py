@@ -31,9 +31,10 @@ from engine.tasks import TASKS, Task
 from engine.trained import how_made, streaming, to_content, view_of_data
 from engine.weights import load_pretrained
 from models import fast_path
+from models.gate_start import can_start_at_one
 from models.match import nearest_width
 from models.registry import entry
-from models.reuse import Reuse, ReuseDepthwise, ReuseSqueezeExcite
+from models.reuse import Reuse, ReuseDepthwise
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
 
@@ -85,7 +86,7 @@ def describe_job(job: Job, folders: Folders) -> str:
     how += f", {reused} expansions replaced by Reuse" if reused else ""
     how += f", taught by {settings.distill}" if settings.distill else ""
     how += ", steps as a CUDA graph" if is_graphed(settings, job.precision.device, job.processes.world_size) else ""
-    gated = settings.gate_start == "one" and any(isinstance(m, ReuseSqueezeExcite) for m in job.network.modules())
+    gated = settings.gate_start == "one" and any(can_start_at_one(m) for m in job.network.modules())
     gates = ", its gates started at one" if gated else ""
     splits = ", ".join(f"{count:,} {split.lower()}" for split, count in images.items())
     side = job.view.side

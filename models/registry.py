@@ -10,11 +10,10 @@ from torch import nn
 
 from models import foreign
 from models.convert import replace_expansions
+from models.gate_start import GATE_STARTS, start_gates_at_one
 from models.parts import Parts
-from models.reuse_block import ReuseInvertedResidual
 from utils import nearest
 
-GATE_STARTS = ("original", "one")
 SMALLEST_IMAGE = 8  # pixels: every network halves the map three times
 
 
@@ -122,8 +121,8 @@ def create(
     width    multiplies the channel counts of the MobileNets and their cheap variants
     literal  builds a cheap network by the definition of Reuse, with real concatenations; the same function,
              slower. models.literal.from_literal carries weights over.
-    gate_start  how the gates of a squeeze-excite by Reuse (cheapV3 and its variants) start: "original", near zero as
-             drawn, or "one" (ReuseInvertedResidual.start_gates_at_one); other networks have one start only
+    gate_start  how the gates of a squeeze-excite by Reuse, or without a bound, start: "original", near zero as drawn,
+             or "one" (models/gate_start.py); other networks have one start only
     reuse    of torchvision:NAME and timm:NAME: Reuse in the place of every 1x1 expansion that it can replace
              (models/convert.py); with literal, by real concatenations
     parts    of a MobileNet or its cheap variants, in place of the network's own: see models.parts.Parts
@@ -163,7 +162,5 @@ def create(
         except ValueError as error:
             raise ValueError(f"reuse true: {name}: {error}; leave it out") from None
     if gate_start == "one":
-        for module in network.modules():
-            if isinstance(module, ReuseInvertedResidual):
-                module.start_gates_at_one()
+        start_gates_at_one(network)
     return network

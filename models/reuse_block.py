@@ -18,7 +18,7 @@ from models.fold import fold_batch_norms
 from models.layers import ConvBatchNorm, global_average
 from models.literal import literal_channels
 from models.mixed_depthwise import make_depthwise
-from models.reuse import Reuse, ReuseDepthwise, ReuseSqueezeExcite
+from models.reuse import Reuse, ReuseDepthwise
 
 
 class ReuseInvertedResidual(nn.Module):
@@ -76,19 +76,6 @@ class ReuseInvertedResidual(nn.Module):
         else:
             y = activate_and_project(self, self.se(self.depthwise(self.pre_act(self.reuse(x)))))
         return y if self.shortcut is None else y + self.shortcut(x)
-
-    def start_gates_at_one(self) -> None:
-        """Changes initial weights so that the gates of a squeeze-excite by Reuse start near one.
-
-        As they are drawn (linear weights of std 0.001 on means that are zero after a batch norm) half of the gates
-        start at zero and the rest near it, and a gate without sigmoid all but erases the block's signal.
-        With the batch norm's bias at 1 a channel's mean is about 1, and the linear layer averages E of them.
-        Blocks without such gates stay as they are.
-        """
-        if isinstance(self.se, ReuseSqueezeExcite):
-            with torch.no_grad():
-                self.depthwise.bn.bias.fill_(1.0)
-                self.se.reduce.weight.mul_(0.1).add_(1.0 / self.se.reduce.in_features)
 
     def widened_tensors(self) -> dict[str, int]:
         """The tensors that have an entry for each widened channel, and in which dimension; a block may lack some."""

@@ -50,7 +50,7 @@ class TrainingSettings:
     )
     gamma: float = knob("factor of the step schedule at each milestone", default=0.2, low=0.0, high=1.0)
     gate_start: str = knob(
-        "where the gates of cheapV3 and its variants start: near zero (original) or at one",
+        "where the gates of cheapV3 and its variants, and those without a bound, start: near zero (original) or at one",
         default="original",
         choices=("original", "one"),
     )

@@ -1,4 +1,4 @@
-"""Where the gates of a squeeze-excite by Reuse start: near zero, as drawn, or near one (gate_start)."""
+"""Where the gates of a squeeze-excite by Reuse, or without a bound, start: near zero, as drawn, or near one."""
 
 import pytest
 import torch
@@ -10,14 +10,26 @@ from models.literal import from_literal
 GATED = ("cheapV3", "cheapV3_small", "cheapV3_shuffle", "cheapV3_shuffle6")
 
 
-def made(net: str, gate_start: str, literal: bool = False) -> torch.nn.Module:
+# Of MobileNetV3 with these parts: where its gates start if they are asked to start at one, and where if not. A
+# hard-sigmoid is 2/3 at 1 and 1/2 at 0.
+PARTS = (
+    ({}, 1 / 2, 1 / 2),
+    ({"gate": "none"}, 1, 0),
+    ({"se": "reuse"}, 2 / 3, 1 / 2),
+    ({"se": "reuse", "gate": "none"}, 1, 0),
+    ({"se": "conv", "gate": "none", "expansion": "reuse"}, 1, 0),
+    ({"gate": "none", "expansion": "ghost"}, 1, 0),
+)
+
+
+def made(net: str, gate_start: str, literal: bool = False, **parts: str) -> torch.nn.Module:
     torch.manual_seed(1)
-    return models.create(net, num_classes=10, literal=literal, gate_start=gate_start)
+    return models.create(net, num_classes=10, literal=literal, gate_start=gate_start, **parts)
 
 
-def gates_at_start(net: str, gate_start: str) -> torch.Tensor:
-    """All gates of the literal form's first training step, read off as a squeeze-excite's output over its input."""
-    network, found = made(net, gate_start, literal=True).train(), []
+def gates_at_start(network: torch.nn.Module) -> torch.Tensor:
+    """All gates of a first training step, read off as a squeeze-excite's output over its input."""
+    network, found = network.train(), []
     for block in network.blocks:
         if len(list(block.se.parameters())):
             block.se.register_forward_hook(lambda _, x, y: found.append((y / x[0]).nanmedian(3)[0].nanmedian(2)[0]))
@@ -28,10 +40,15 @@ def gates_at_start(net: str, gate_start: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("net", GATED)
 def test_gates_start_near_one_if_asked(net):
-    # the shuffle networks' gates pass a hard-sigmoid, which is 2/3 at 1 and 1/2 at 0
-    one, zero = (2 / 3, 1 / 2) if "shuffle" in net else (1.0, 0.0)
-    assert (gates_at_start(net, "one") - one).abs().max() < 0.1
-    assert (gates_at_start(net, "original") - zero).abs().max() < 0.2
+    one, zero = (2 / 3, 1 / 2) if "shuffle" in net else (1.0, 0.0)  # those of the shuffle networks are bounded
+    assert (gates_at_start(made(net, "one", literal=True)) - one).abs().max() < 0.1
+    assert (gates_at_start(made(net, "original", literal=True)) - zero).abs().max() < 0.2
+
+
+@pytest.mark.parametrize(("parts", "one", "zero"), PARTS, ids=lambda value: str(value))
+def test_gates_of_chosen_parts_start_near_one_if_asked(parts, one, zero):
+    assert (gates_at_start(made("MobileNetV3", "one", **parts)) - one).abs().max() < 0.1
+    assert (gates_at_start(made("MobileNetV3", "original", **parts)) - zero).abs().max() < 0.2
 
 
 def test_the_weights_as_drawn_are_those_of_the_papers_initialisation():
