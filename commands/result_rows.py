@@ -55,7 +55,8 @@ class ResultRow:
         folder, settings = self.folder(results, seed), self.settings(seed)
         knobs, result = read_knobs(folder / SETTINGS), read_result(folder / RESULT)
         for name in KNOBS:
-            if knobs[name] != getattr(settings, name):
+            found = name == "width" and settings.match  # -match found the run's width
+            if not found and knobs[name] != getattr(settings, name):
                 raise ValueError(
                     f"{folder}: was trained with {option(name)} {knobs[name]}, and its row has "
                     f"{getattr(settings, name)}; correct the row, or remove the folder to train it anew"

@@ -128,6 +128,17 @@ def test_files_that_contradict_their_row_are_refused(tmp_path, capsys):
     assert not (tmp_path / "RESULTS.md").exists()
 
 
+def test_the_width_that_match_found_contradicts_no_row(tmp_path):
+    path = rows_file(
+        tmp_path, ROWS.replace("lr: 0.01", "match: params:20K").replace("EffNet_digits, label", "cheapV2, label")
+    )
+    kept(path, "higher-rate", 1, 0.1, net="cheapV2", match="params:20K")
+    settings = path.parent / "small" / "higher-rate-seed1" / "settings.yaml"
+    settings.write_text(settings.read_text().replace("width: 1.0", "width: 0.1"))
+    assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+    assert "| `cheapV2` `-match params:20K` | 10.00 |" in (tmp_path / "RESULTS.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
