@@ -190,7 +190,7 @@ def prediction() -> str:
             seen = lines.get(f"{name}, batch {batch}", {}).get("images/s", "").partition(" (")[0]
             rows.append([name, str(batch), str(step.launches), f"{moved:.2f}", *times, binds, f"{speed:,.0f}", seen])
     header = ["network", "batch", "kernels", "GB moved", "host, ms", "memory, ms", "arithmetic, ms", "binds"]
-    first = markdown_table([*header, "images/s at most", "measured"], rows)
+    first = markdown_table([*header, "images/s at most, without graphs", "measured, by graphs"], rows)
     copies = count(models.create("cheapV3"), COPY_BY_COPY, whole_map=False)
     found = [levers(steps["cheapV3"], copies, batch) for batch in BATCHES]
     rows = [[lever, *(f"{each[lever]:.2f}" for each in found), gain(lines, lever)] for lever in found[0]]

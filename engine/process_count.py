@@ -11,7 +11,9 @@ from conf import Settings
 from engine.watch import machine_count
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
-LEAST_SHARE = 128  # images of a step: with fewer, starting a step's kernels binds a GPU, and more of them gain nothing
+# Images of a step. One process replays its steps as CUDA graphs (engine/graphs.py), and several start their kernels one
+# by one, which took an H100's host so long that two with a smaller share each would be no faster (RESULTS.md).
+LEAST_SHARE = 1024
 
 
 def is_launched() -> bool:
@@ -70,5 +72,5 @@ def describe_processes(count: int, settings: Settings) -> str:
     more = f"; -procs {most}: {most} processes" if most > count else ""
     return (
         f"{several}, {count} of {devices} devices (as many as share -b {batch} evenly, "
-        f"{LEAST_SHARE} images or more each{more})"
+        f"{LEAST_SHARE:,} images or more each{more})"
     )

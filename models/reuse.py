@@ -2,7 +2,8 @@
 
 Reuse(k) stands where a lightweight network has a 1x1 convolution that only widens. Every cheap network has two
 forms with the same parameters: the literal one repeats feature maps as the definition says (models/literal.py); the
-default one computes the same without repeating anything. It rests on these equalities (C channels in, E = kC after
+default one computes the same without repeating anything, except where a device does better with one convolution of a
+repeated map (models/ops/depthwise.py). It rests on these equalities (C channels in, E = kC after
 Reuse):
 
 - an elementwise activation after Reuse may be applied before it, to C channels;

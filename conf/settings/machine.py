@@ -18,7 +18,7 @@ class MachineSettings:
     )
     procs: int = knob(
         "processes on this machine, on CUDA with a device each (0: as many as there are devices that share -b evenly "
-        "and get at least 128 images of a step each, else one)",
+        "and get at least 1,024 images of a step each, else one)",
         default=0,
         high=128,
     )

@@ -9,10 +9,10 @@ from engine.process_count import describe_processes, wanted_processes
 
 @pytest.mark.parametrize(
     ("devices", "batch", "expected"),
-    [(0, 128, 1), (1, 128, 1), (2, 128, 1), (2, 256, 2), (3, 384, 3), (5, 512, 4), (7, 1280, 5), (8, 4096, 8)],
+    [(0, 128, 1), (1, 128, 1), (2, 256, 1), (2, 2048, 2), (3, 3072, 3), (5, 4096, 4), (7, 10240, 5), (8, 8192, 8)],
 )
 def test_devices_get_a_sensible_share_each(monkeypatch, devices, batch, expected):
-    """The plain command uses as many as divide the batch and leave 128 images to each; it says which."""
+    """The plain command uses as many as divide the batch and leave 1,024 images to each; it says which."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     assert wanted_processes(0, None, batch) == expected and batch % expected == 0
     assert wanted_processes(0, False, batch) == 1
