@@ -28,7 +28,7 @@ from engine.graphs import is_graphed
 from engine.muon import adamw_rate
 from engine.process_count import describe_processes
 from engine.tasks import TASKS, Task
-from engine.trained import how_made, streaming, to_content, view_of_data
+from engine.views import how_made, streaming, to_content, view_of_data
 from engine.weights import load_pretrained
 from models import fast_path
 from models.gate_start import can_start_at_one
