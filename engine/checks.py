@@ -70,9 +70,7 @@ def check_sizes(network: nn.Module, made: Made, settings: Settings) -> None:
     if settings.sizes[-1] != made.image_size:
         raise ValueError(f"{given}: the last one must be the side of the images, {made.image_size}")
     if side < SMALLEST_IMAGE:
-        raise ValueError(
-            f"{given}: {side} is too small for {made.name}, which halves its map three times; give 8 or more"
-        )
+        raise ValueError(f"{given}: {side} is too small for {made.name}; give {SMALLEST_IMAGE} or more")
     was_training = network.training
     try:
         with torch.inference_mode():

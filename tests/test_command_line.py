@@ -129,6 +129,10 @@ MISTAKES = [
     ("-net torchvision:mobilenet_v33 -dataset digits", "did you mean torchvision:mobilenet_v2 or"),
     ("-net torchvision:mobilenet_v2 -dataset digits -width 0.5", "has no width multiplier"),
     ("-net torchvision:vit_b_16 -dataset digits -size 32 -dry", "takes no image of 32x32 pixels"),
+    (
+        "-net torchvision:resnet18 -dataset digits -size 4 -dry",
+        "size 4: too small for torchvision:resnet18; give 8 or more",
+    ),
     ("-net torchvision:resnet18 -dataset digits -reuse -dry", "can replace no 1x1 expansion"),
     ("-net cheapV3 -dataset digits -reuse", "cheapV3 is of this project"),
     ("-net cheapV3 -dataset digits -reuse maybe", "-reuse: maybe: must be true or false"),
@@ -205,6 +209,8 @@ MISTAKES = [
     ("cheapv3", "type python main.py -net cheapV3"),
     ("digits", "digits: a data set, given without its option; type python main.py -net cheapV2 -dataset digits"),
     ("epochs 3", "epochs: an option, given without its dash; type -epochs"),
+    ("batch_size 3", "batch_size: an option, given without its dash; type -b\n"),
+    ("weight-decay 3", "weight-decay: an option, given without its dash; type -weight-decay"),
     ("last.pth", "type -weights last.pth"),
     ("-net cheapV3 -wd 0.1", "-wd: here it is -weight-decay"),
     (
