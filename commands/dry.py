@@ -34,11 +34,6 @@ def check_new_run(settings: Settings) -> None:
         place = Path(getattr(settings, name))
         if place.exists() and not place.is_dir():
             raise ValueError(f"-{name} {place}: not a folder")
-    if settings.random_resized_crop and row.reader != "folder":
-        raise ValueError(
-            f"-random-resized-crop {settings.random_resized_crop:g}: not for -dataset {row.name}; "
-            "give -random-resized-crop 0, or a folder of images (-dataset PATH)"
-        )
     Folders.new(settings)
     if settings.distill:
         load_teacher(settings)

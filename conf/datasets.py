@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from utils import nearest
 
+# The knobs for one kind of data set alone.
+OF_DRIVING = ("correction", "brightness", "zero_drop")
+OF_FOLDERS = ("natural_order", "skip_broken", "random_resized_crop")  # which cuts from images as large as on disk
+
 
 @dataclass(frozen=True)
 class OfficialFile:
@@ -52,7 +56,7 @@ class DatasetRow:
     folder: str
     files: tuple[OfficialFile, ...] = ()
     downloads: str = ""
-    unused_settings: tuple[str, ...] = ("correction", "brightness", "zero_drop", "natural_order", "skip_broken")
+    unused_settings: tuple[str, ...] = (*OF_DRIVING, *OF_FOLDERS)
     degrees: float = 1.0
     layout: str = ""
     members: tuple[tuple[str, str], ...] = ()
@@ -193,7 +197,7 @@ DATASETS: dict[str, DatasetRow] = {
             recipe="driving",
             folder="driving",
             downloads="driving",
-            unused_settings=("crop", "rotation", "trivial_augment", "erase", "natural_order", "skip_broken"),
+            unused_settings=("crop", "rotation", "trivial_augment", "erase", *OF_FOLDERS),
             degrees=25.0,
             layout="a drive of the Udacity simulator, driving_log.csv and IMG/,",
         ),
@@ -211,8 +215,7 @@ def find_row(name: str) -> DatasetRow:
     if os.path.isfile(os.path.join(name, "driving_log.csv")):
         return dataclasses.replace(DATASETS["driving"], name=name, folder=os.path.abspath(name))
     if os.path.isdir(name):
-        unused = ("correction", "brightness", "zero_drop")
-        return DatasetRow(name, "classification", "folder", 3, 0, "original", name, unused_settings=unused)
+        return DatasetRow(name, "classification", "folder", 3, 0, "original", name, unused_settings=OF_DRIVING)
     if os.sep in name or name.startswith("."):
         raise ValueError(
             f"-dataset {name}: no such folder; give one with train/CLASS/* and val/CLASS/* or test/CLASS/*"

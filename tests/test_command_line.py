@@ -221,7 +221,7 @@ MISTAKES = [
     ("-list -version", "-list: contradicts -version"),
     ("-list -net cheapV3", "-list: stands alone"),
     ("-completion fish", "invalid choice: 'fish'"),
-    ("-net cheapV3 -dataset digits -recipe imagenet", "-random-resized-crop 0.08: cuts from images as large as"),
+    ("-net cheapV3 -dataset digits -recipe imagenet", "-random-resized-crop 0.08: not for -dataset digits; give"),
     # none of these data sets is there: they are refused before anything is loaded
     (
         "-net cheapV3 -dataset cifar100 -correction 0.2",
@@ -229,6 +229,7 @@ MISTAKES = [
     ),
     ("-net cheapV3 -dataset cifar100 -recipe driving -dry", "-correction 0.25: not for -dataset cifar100"),
     ("-net EffNet -dataset driving -crop 4", "-crop 4: not for -dataset driving; give -crop 0"),
+    ("-net EffNet -dataset driving -random-resized-crop 0.5", "-random-resized-crop 0.5: not for -dataset driving"),
     ("-net EffNet -dataset driving -label-smoothing 0.1", "-label-smoothing 0.1: driving has no labels"),
     ("-net EffNet -dataset driving -mixup 0.2", "-mixup 0.2: driving has no labels; give -mixup 0"),
     ("-net EffNet -dataset driving -cutmix 1", "-cutmix 1: driving has no labels; give -cutmix 0"),
