@@ -43,6 +43,7 @@ class DatasetRow:
     degrees    the angle in degrees that a target of 1 stands for (regression)
     layout     what the user has to put into the folder, where there are no official files
     members    the path in the archive and the checksum of every file that may be read, for archives that hold pickles
+    classes    how many are published, or outputs of a network for angles; 0: the images on disk say it
     natural_order, skip_broken, val, seed  the user's choices for a folder of images, as Settings has them; the last two
                are for one that is not split into training and test images
     """
@@ -60,6 +61,7 @@ class DatasetRow:
     degrees: float = 1.0
     layout: str = ""
     members: tuple[tuple[str, str], ...] = ()
+    classes: int = 0
     natural_order: bool = False
     skip_broken: bool = False
     val: float = 0.0
@@ -85,6 +87,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="cifar",
             channels=3,
             size=32,
+            classes=10,
             recipe="original",
             folder="cifar10",
             files=(
@@ -110,6 +113,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="cifar",
             channels=3,
             size=32,
+            classes=100,
             recipe="original",
             folder="cifar100",
             files=(
@@ -131,6 +135,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="tiny_imagenet",
             channels=3,
             size=64,
+            classes=200,
             recipe="original",
             folder="tiny-imagenet-200",
             files=(
@@ -147,6 +152,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="mnist",
             channels=1,
             size=28,
+            classes=10,
             recipe="mnist",
             folder="MNIST",
             downloads="MNIST/raw",
@@ -166,6 +172,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="mnist",
             channels=1,
             size=28,
+            classes=10,
             recipe="mnist",
             folder="FashionMNIST",
             downloads="FashionMNIST/raw",
@@ -185,6 +192,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="digits",
             channels=1,
             size=16,
+            classes=10,
             recipe="digits",
             folder="",
         ),
@@ -194,6 +202,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="driving",
             channels=3,
             size=128,
+            classes=1,
             recipe="driving",
             folder="driving",
             downloads="driving",

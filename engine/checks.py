@@ -31,6 +31,8 @@ def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool
         raise ValueError(
             f"{settings.net}: made for {made}, and {row.name} has {has}; this network goes with -dataset {fitting}"
         )
+    if settings.match and not known.takes("width"):
+        raise ValueError(f"-match {settings.match}: {settings.net} has no width multiplier; leave it out")
     device = choose_device(settings.gpu)
     if settings.batch_size % processes:
         raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes} processes")

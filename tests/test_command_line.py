@@ -20,6 +20,7 @@ from conf.datasets import DATASETS
 from conf.resolve import recipe_names
 from conf.resolve import settings as resolve
 from engine import checkpoint
+from models.summary import parameter_count
 
 ROOT = Path(main.__file__).parent
 
@@ -184,6 +185,8 @@ MISTAKES = [
     ("-net EffNet_steering -dry", "made for angles"),
     ("-net EffNet -width 0.5 -dry", "EffNet has no width multiplier"),
     ("-net cheapV3 -width 0.02 -dry", "give at least 0.0625"),
+    ("-net cheapV2 -dataset digits -match params:1K -dry", "-match params:1K: the narrowest network has"),
+    ("-net EffNet -dataset empty -match params:1K -dry", "-match params:1K: EffNet has no width multiplier"),
     ("-net cheapV3 -size 5 -dry", "too small"),
     ("-net cheapV3 -b 9 -procs 2 -gpu false -dry", "multiple of the 2 processes"),
     ("-net cheapV3 -dataset digits -weights other.pth -dry", "weights of another network"),
@@ -399,6 +402,23 @@ def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
     assert printed["shuffle"] == "False" and printed["batch_size"] == "32"
     assert printed["warm"] == "6.0"  # two of the recipe's ten epochs are six of thirty
     assert sorted(place.rglob("*")) == before
+
+
+def test_dry_finds_the_width_where_the_data_set_is_known(place, capsys):
+    """Of the digits' ten classes in grey; a narrower and a wider network are further from the budget."""
+    assert main.main("-net MobileNetV2 -dataset digits -match params:100K -dry".split()) == 0
+    printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    width = float(printed["width"])
+    assert width < 0.5
+
+    def distance(width: float) -> int:
+        network = models.create("MobileNetV2", num_classes=10, in_channels=1, image_size=16, width=width)
+        return abs(parameter_count(network) - 100_000)
+
+    assert all(distance(width) < distance(width * factor) for factor in (0.8, 1.25))
+    (place / "photos").mkdir()
+    assert main.main("-net MobileNetV2 -dataset photos -match params:100K -dry".split()) == 0
+    assert "width: found by -match, once the images are read\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("word", ["-s", "-s true", "-s True", "--s 1"])
