@@ -166,6 +166,14 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -reuse-kernels", "expected at least one argument"),
     ("-net MobileNetV2 -dataset digits -reuse-kernels 3 3 5 5 7 7", "goes with expansion reuse only"),
     ("-net MobileNetV3 -dataset digits -expansion none -activation-before", "there is no expansion for it"),
+    (
+        "-net cheapV3 -dataset digits -reuse-times 1 -activation-before",
+        "changes nothing where cheapV3 has only one copy",
+    ),
+    ("-net MobileNetV3 -dataset digits -gate-start one", "-gate-start one: MobileNetV3 has no gates that could start"),
+    ("-net MobileNetV2 -dataset digits -gate-start one -dry", "-gate-start one: MobileNetV2 has no gates"),
+    ("-net EffNet -dataset digits -gate-start one -seeds 1 2", "-gate-start one: EffNet has no gates"),
+    ("-net torchvision:resnet18 -dataset digits -gate-start one", "-gate-start one: torchvision:resnet18 has no gates"),
     ("-net cheapV3 -dataset digits -s maybe", "true or false"),
     ("-net cheapV3 -dataset digits -recipe orignal", "did you mean original"),
     ("-net cheapV3 -dataset digits -recipe mine.yaml", "unknown knob 'learning_rate'"),
@@ -425,6 +433,21 @@ def test_dry_finds_the_width_where_the_data_set_is_known(place, capsys):
 def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
     assert main.main(f"-net cheapV3 -dataset digits {word} -dry".split()) == 0
     assert "shuffle: True" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "MobileNetV2",  # whose recipe starts gates at one, where there are any
+        "cheapV3 -gate-start one",
+        "MobileNetV3 -gate none -gate-start one",
+        "MobileNetV3 -se reuse -gate-start one",
+        "cheapV2 -reuse-times 1 -activation-before",  # a ReLU stands before the depthwise convolution, copies or not
+        "cheapV3 -activation-before false",
+    ],
+)
+def test_knobs_with_an_effect_are_accepted(place, words):
+    assert main.main(f"-net {words} -dataset digits -dry".split()) == 0
 
 
 def test_gpu_is_a_flag():
