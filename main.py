@@ -118,6 +118,10 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
 
         given["net"] = listing.network_name(given["net"])
 
+    if not any(name in asked for name in COMMANDS):  # a new run
+        from engine.checks import check_given
+
+        check_given(resolve(given), given)
     if asked.get("export") == "weights":
         from commands import publish
 

@@ -1,4 +1,4 @@
-"""A few helpers with more than one caller each: words, seeds, options, files that are written whole."""
+"""A few helpers for several folders: words, seeds, options, files that are written whole."""
 
 from __future__ import annotations
 
@@ -41,14 +41,6 @@ def parse_bool(word: str) -> bool:
     if word.lower() in ("false", "0", "no", "off"):
         return False
     raise argparse.ArgumentTypeError(f"{printable(word, 60)}: must be true or false")
-
-
-def parse_bool_or_word(word: str) -> bool | str:
-    """As parse_bool; any other word stays as it is."""
-    try:
-        return parse_bool(word)
-    except argparse.ArgumentTypeError:
-        return word
 
 
 def printable(text: str, longest: int | None = None) -> str:

@@ -7,26 +7,32 @@ from pathlib import Path
 
 from conf import Settings
 from conf.datasets import find_row
+from datasets import View
 from engine import checkpoint
 from engine.checks import check_run, check_sizes, prepare_network
 from engine.device import Precision
 from engine.distillation import load_teacher
 from engine.folders import Folders
-from engine.job import use_kernels
+from engine.job import matched, use_kernels
 from engine.process_count import wanted_processes
-from engine.weights import Made, check_fits, weights_in
+from engine.views import how_made
+from engine.weights import check_fits, weights_in
 
 
 def dry(settings: Settings) -> None:
     """Prints the settings. Raises ValueError where a run of them could not start; no run is begun."""
-    check_new_run(settings)
-    for name, value in dataclasses.asdict(settings).items():
+    shown = dataclasses.asdict(check_new_run(settings))
+    if settings.match and not find_row(settings.dataset).classes:
+        shown["width"] = "found by -match, once the images are read"
+    for name, value in shown.items():
         print(f"{name}: {value}")
 
 
-def check_new_run(settings: Settings) -> None:
+def check_new_run(settings: Settings) -> Settings:
     """Device, places to write, a network that can be built, and weights that fit it. Raises ValueError for the first
     that is wrong.
+
+    Returns the settings, with the width that -match finds for a data set whose images and classes are known by name.
     """
     row = find_row(settings.dataset)
     device = check_run(settings, row, wanted_processes(settings.procs, settings.gpu, settings.batch_size))
@@ -34,17 +40,17 @@ def check_new_run(settings: Settings) -> None:
         place = Path(getattr(settings, name))
         if place.exists() and not place.is_dir():
             raise ValueError(f"-{name} {place}: not a folder")
-    if settings.random_resized_crop and row.reader != "folder":
-        raise ValueError(
-            f"-random-resized-crop {settings.random_resized_crop:g}: not for -dataset {row.name}; "
-            "give -random-resized-crop 0, or a folder of images (-dataset PATH)"
-        )
     Folders.new(settings)
     if settings.distill:
         load_teacher(settings)
     weights = checkpoint.load(Path(settings.weights)) if settings.weights else None
     side = settings.size or row.size
-    made = Made.of(settings, 1 if row.task == "regression" else 100, row.channels, side or 224)  # or any other size
+    classes = tuple(map(str, range(row.classes or 100)))  # or any other number and size
+    mean = (0.5,) * row.channels
+    view = View(mean, mean, side or 224, row.channels, classes, file_side=side or 224)
+    if row.classes:
+        settings = matched(settings, view)
+    made = how_made(settings, view)
     network = made.network()
     prepare_network(network, settings)
     if side:
@@ -55,4 +61,5 @@ def check_new_run(settings: Settings) -> None:
         path, own = Path(settings.weights), network.state_dict()
         state = weights_in(weights, own, path)
         classifier = {key: own[key] for key in made.classifier() if key in state}
-        check_fits(own, {**state, **classifier}, path, made, advise=True)  # how many classes there are is not known yet
+        check_fits(own, {**state, **classifier}, path, made, advise=True)  # a run may have other classes
+    return settings

@@ -11,7 +11,7 @@ import textwrap
 
 import torch
 
-from conf import FIELDS
+from conf import FIELDS, option
 from conf.datasets import DATASETS, DatasetRow
 from conf.resolve import FOLDER, read_recipe, recipe_names
 from engine.process_count import is_launched
@@ -97,8 +97,8 @@ def explain(word: str) -> str:
             start = "" if knob == "net" else "-net cheapV2 "
             kind = {"net": "network", "dataset": "data set"}.get(knob, knob)
             return f"{word}: a {kind}, given without its option; type python main.py {start}-{knob} {found}"
-    if word in [name for name in FIELDS if name not in ("net",)]:
-        return f"{word}: an option, given without its dash; type -{word}"
+    if (name := word.replace("-", "_")) in FIELDS and name != "net":
+        return f"{word}: an option, given without its dash; type {option(name)}"
     if word.endswith((".pth", ".safetensors")):
         return f"{word}: a file of weights, given without its option; type -weights {word}"
     return ""

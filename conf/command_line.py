@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from conf import FIELDS, is_list, option, value_type
 from conf.knobs import MISSING, RECIPE_GROUPS
-from utils import OneLineParser, parse_bool, parse_bool_or_word, printable
+from utils import OneLineParser, parse_bool, printable
 
 GROUPS = {
     "run": "what runs, and where",
@@ -137,6 +137,14 @@ def help_text(field: dataclasses.Field, listed: str = "") -> str:
     if text.endswith(")"):
         return f"{text[:-1]}; default: {shown})"
     return f"{text} (default: {shown})"
+
+
+def parse_bool_or_word(word: str) -> bool | str:
+    """As parse_bool; any other word stays as it is."""
+    try:
+        return parse_bool(word)
+    except argparse.ArgumentTypeError:
+        return word
 
 
 def parse_gpu(word: str) -> bool:

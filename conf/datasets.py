@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from utils import nearest
 
+# The knobs for one kind of data set alone.
+OF_DRIVING = ("correction", "brightness", "zero_drop")
+OF_FOLDERS = ("natural_order", "skip_broken", "random_resized_crop")  # which cuts from images as large as on disk
+
 
 @dataclass(frozen=True)
 class OfficialFile:
@@ -39,6 +43,7 @@ class DatasetRow:
     degrees    the angle in degrees that a target of 1 stands for (regression)
     layout     what the user has to put into the folder, where there are no official files
     members    the path in the archive and the checksum of every file that may be read, for archives that hold pickles
+    classes    how many are published, or outputs of a network for angles; 0: the images on disk say it
     natural_order, skip_broken, val, seed  the user's choices for a folder of images, as Settings has them; the last two
                are for one that is not split into training and test images
     """
@@ -52,10 +57,11 @@ class DatasetRow:
     folder: str
     files: tuple[OfficialFile, ...] = ()
     downloads: str = ""
-    unused_settings: tuple[str, ...] = ("correction", "brightness", "zero_drop", "natural_order", "skip_broken")
+    unused_settings: tuple[str, ...] = (*OF_DRIVING, *OF_FOLDERS)
     degrees: float = 1.0
     layout: str = ""
     members: tuple[tuple[str, str], ...] = ()
+    classes: int = 0
     natural_order: bool = False
     skip_broken: bool = False
     val: float = 0.0
@@ -81,6 +87,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="cifar",
             channels=3,
             size=32,
+            classes=10,
             recipe="original",
             folder="cifar10",
             files=(
@@ -106,6 +113,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="cifar",
             channels=3,
             size=32,
+            classes=100,
             recipe="original",
             folder="cifar100",
             files=(
@@ -127,6 +135,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="tiny_imagenet",
             channels=3,
             size=64,
+            classes=200,
             recipe="original",
             folder="tiny-imagenet-200",
             files=(
@@ -143,6 +152,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="mnist",
             channels=1,
             size=28,
+            classes=10,
             recipe="mnist",
             folder="MNIST",
             downloads="MNIST/raw",
@@ -162,6 +172,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="mnist",
             channels=1,
             size=28,
+            classes=10,
             recipe="mnist",
             folder="FashionMNIST",
             downloads="FashionMNIST/raw",
@@ -181,6 +192,7 @@ DATASETS: dict[str, DatasetRow] = {
             reader="digits",
             channels=1,
             size=16,
+            classes=10,
             recipe="digits",
             folder="",
         ),
@@ -190,10 +202,11 @@ DATASETS: dict[str, DatasetRow] = {
             reader="driving",
             channels=3,
             size=128,
+            classes=1,
             recipe="driving",
             folder="driving",
             downloads="driving",
-            unused_settings=("crop", "rotation", "trivial_augment", "erase", "natural_order", "skip_broken"),
+            unused_settings=("crop", "rotation", "trivial_augment", "erase", *OF_FOLDERS),
             degrees=25.0,
             layout="a drive of the Udacity simulator, driving_log.csv and IMG/,",
         ),
@@ -211,8 +224,7 @@ def find_row(name: str) -> DatasetRow:
     if os.path.isfile(os.path.join(name, "driving_log.csv")):
         return dataclasses.replace(DATASETS["driving"], name=name, folder=os.path.abspath(name))
     if os.path.isdir(name):
-        unused = ("correction", "brightness", "zero_drop")
-        return DatasetRow(name, "classification", "folder", 3, 0, "original", name, unused_settings=unused)
+        return DatasetRow(name, "classification", "folder", 3, 0, "original", name, unused_settings=OF_DRIVING)
     if os.sep in name or name.startswith("."):
         raise ValueError(
             f"-dataset {name}: no such folder; give one with train/CLASS/* and val/CLASS/* or test/CLASS/*"

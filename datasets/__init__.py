@@ -24,7 +24,7 @@ LARGEST_SIDE = 4096  # pixels
 
 
 def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Streaming = NEVER) -> Dataset:
-    """The data set of a row: uint8 images, int64 targets, and mean and std of the training images.
+    """The data set of a row: uint8 images, targets as Split has them, and mean and std of the training images.
 
     data       the folder that holds data sets; downloads and packed data go there too (to the user's cache folder
                where it is read-only)
@@ -37,11 +37,6 @@ def load(row: DatasetRow, data: Path, size: int | None = None, streaming: Stream
     """
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise ValueError(f"image size {size}: 1 to {LARGEST_SIDE} pixels are allowed")
-    if streaming.least_area and row.reader != "folder":
-        raise ValueError(
-            f"-random-resized-crop {streaming.least_area:g}: cuts from images as large as they are on disk, which "
-            f"{row.name} has no more; give -random-resized-crop 0, or a folder of images (-dataset PATH)"
-        )
     dataset = read_safely(row, data, lambda: _load(row, Path(data), size, streaming))
     for note in dataset.notes:
         print(note)

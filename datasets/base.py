@@ -136,5 +136,12 @@ def resized(split: Split, size: int | None) -> Split:
         return split
     images = split.images.new_empty(*split.images.shape[:2], size, size)
     for part, into in zip(split.images.split(256), images.split(256), strict=True):
-        into.copy_(F.interpolate(part, size=(size, size), mode="bilinear", antialias=True))
+        into.copy_(resized_images(part, size))
     return Split(images, split.targets)
+
+
+def resized_images(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Images, N x C x H x W, at side x side pixels: bilinear, and antialiased as Pillow does it."""
+    if images.shape[2:] == (side, side):
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from datasets.base import resized_images
 from datasets.mixing import Mixing
 from utils import derived_seed
 
@@ -32,13 +32,6 @@ def shared(count: int, share: tuple[int, int]) -> range:
     return range(count * rank // processes, count * (rank + 1) // processes)
 
 
-def resized(images: Tensor, side: int) -> Tensor:
-    """Float images, N x C x H x W, at side x side pixels: bilinear, and antialiased as Pillow does it."""
-    if images.shape[2:] == (side, side):
-        return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-
-
 class TrainingBatches:
     """Augmented batches of the images `index` of a source, in a new random order for each epoch.
 
@@ -50,7 +43,7 @@ class TrainingBatches:
     alternating: each image of the source is mirrored in every other epoch, in the first one or the second by (seed)
     only; the alternating flip of Jordan's "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498). The
     source's own draws decide it otherwise.
-    sides: the side in pixels of the images of each epoch, resized() when they are augmented; empty: their own.
+    sides: the side in pixels of the images of each epoch, resized when they are augmented; empty: their own.
     mixing: what mixes the images of a batch with one another, or None; their targets are then shares of all classes.
     """
 
@@ -99,7 +92,7 @@ class TrainingBatches:
             mirrored = None if self.mirrored_first is None else self.mirrored_first[part] ^ bool(epoch % 2)
             images, targets = source.augmented(index, generator, stop - start, rows[number], mirrored)
             if self.sides:
-                images = resized(images, self.sides[min(epoch, len(self.sides) - 1)])
+                images = resized_images(images, self.sides[min(epoch, len(self.sides) - 1)])
             if self.mixing is not None:
                 mixed = self.mixing(images, targets, derived_seed(self.seed, "mixing", step))
                 images, targets = (each[self.before :] for each in mixed)

@@ -1,4 +1,7 @@
-"""What a decoded image shows, as 8-bit grey or RGB: one function for training, streaming and -predict."""
+"""What a decoded image shows, as 8-bit grey or RGB: one function for training, streaming and -predict.
+
+models/pretrained.py, which needs none of datasets/, has a shorter one for images of 8 bits a channel.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from conf.resolve import saved_settings
 from datasets.stream import TEST_SHARE
 from engine.result import to_json
 from engine.schema import LaterContent, TrainedContent
-from engine.trained import how_made, task_name, view_of_content
+from engine.views import how_made, task_name, view_of_content
 
 PRIVATE = ("data", "out", "name")  # settings that are the machine's or the user's, and change no result
 

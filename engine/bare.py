@@ -12,11 +12,11 @@ import datasets
 from conf import TOLD, UNTRAINED, Settings, option
 from conf.resolve import chosen_row
 from conf.resolve import settings as resolve
-from datasets.stream import decoders
 from engine import checkpoint
 from engine.schema import LaterContent, TrainedContent
 from engine.state_dicts import find_weights
-from engine.weights import Made, check_fits
+from engine.views import how_made, streaming, to_content, view_of_data
+from engine.weights import check_fits
 
 
 class LoadedContent(TrainedContent, LaterContent):
@@ -48,22 +48,15 @@ def load_content(path: Path, given: dict[str, object], free: tuple[str, ...] = (
 def _told(content: dict, path: Path, settings: Settings) -> LoadedContent:
     """What a run with these settings would have saved beside the weights in content."""
     row = chosen_row(settings)
-    workers = decoders(settings.workers, 1)
-    streaming = datasets.Streaming(round(settings.memory * 1e9), workers, settings.random_resized_crop)
-    data = datasets.load(row, Path(settings.data), settings.size or None, streaming)
-    channels, side = data.train.images.shape[1], data.train.images.shape[-1]
-    made = Made.of(settings, len(data.classes), channels, side)
+    data = datasets.load(row, Path(settings.data), settings.size or None, streaming(settings))
+    view = view_of_data(settings, data)
+    made = how_made(settings, view)
     own = made.without_values()
     state = find_weights(content, own, path)
     check_fits(own, state, path, made, advise=True)
     return {
         "network": state,
         "settings": dataclasses.asdict(settings) | {"ema": 0.0},
-        "classes": list(data.classes),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "image_size": side,
-        "in_channels": channels,
         "task": row.task,
-        "degrees": row.degrees,
+        **to_content(view),
     }

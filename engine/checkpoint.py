@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from engine.folders import LAST
 from engine.memory import is_out_of_memory
 from engine.schema import LaterContent, RunContent, TrainedContent, check, check_agreement
 from models import registry, weight_file
@@ -187,7 +188,7 @@ def load_newest(folder: Path) -> tuple[Path, RunContent]:
     if not folder.is_dir():
         raise ValueError(f"-resume {folder}: no such folder; give one under checkpoints/, or last")
     damage = []
-    for path in [folder / "last.pth", *by_epoch(folder.glob("*.pth"))]:
+    for path in [folder / LAST, *by_epoch(folder.glob("*.pth"))]:
         try:
             content = load_run(path, RunContent)
         except ValueError as error:

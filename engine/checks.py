@@ -12,7 +12,8 @@ from engine.device import check_compiler, choose_device
 from engine.graphs import check_graphs
 from engine.muon import check_muon
 from engine.weights import Made
-from models.registry import SMALLEST_IMAGE, entry
+from models.gate_start import can_start_at_one
+from models.registry import SMALLEST_IMAGE, create, entry
 
 
 def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool = False) -> torch.device:
@@ -31,6 +32,8 @@ def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool
         raise ValueError(
             f"{settings.net}: made for {made}, and {row.name} has {has}; this network goes with -dataset {fitting}"
         )
+    if settings.match and not known.takes("width"):
+        raise ValueError(f"-match {settings.match}: {settings.net} has no width multiplier; leave it out")
     device = choose_device(settings.gpu)
     if settings.batch_size % processes:
         raise ValueError(f"-b {settings.batch_size}: must be a multiple of the {processes} processes")
@@ -48,6 +51,34 @@ def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool
     if settings.compile != "off":
         check_compiler(device)
     return device
+
+
+def check_given(settings: Settings, given: dict[str, object]) -> None:
+    """Raises ValueError for a knob of a new run's command line that changes nothing in the network.
+
+    given: the knobs of the command line by name. A recipe may have one for the networks that it does change.
+    """
+    gates, activation = given.get("gate_start") == "one", given.get("activation_before")
+    if not gates and activation is None:
+        return
+
+    def made(**parts: object) -> nn.Module:
+        with torch.device("meta"):
+            return create(settings.net, **settings.parts() | parts)
+
+    has_parts = entry(settings.net).parts is not None
+    if gates and not (has_parts and any(map(can_start_at_one, made().modules()))):
+        raise ValueError(
+            f"-gate-start one: {settings.net} has no gates that could start there, by Reuse or without a bound; "
+            "leave it out"
+        )
+    if has_parts and activation is not None:
+        ways = {str(made(activation_before=way)) for way in (True, False)}
+        if len(ways) == 1:
+            raise ValueError(
+                f"-activation-before {str(activation).lower()}: changes nothing where {settings.net} has only one copy "
+                "in a block; leave it out"
+            )
 
 
 def prepare_network(network: nn.Module, settings: Settings) -> None:
@@ -70,9 +101,7 @@ def check_sizes(network: nn.Module, made: Made, settings: Settings) -> None:
     if settings.sizes[-1] != made.image_size:
         raise ValueError(f"{given}: the last one must be the side of the images, {made.image_size}")
     if side < SMALLEST_IMAGE:
-        raise ValueError(
-            f"{given}: {side} is too small for {made.name}, which halves its map three times; give 8 or more"
-        )
+        raise ValueError(f"{given}: {side} is too small for {made.name}; give {SMALLEST_IMAGE} or more")
     was_training = network.training
     try:
         with torch.inference_mode():

@@ -12,6 +12,7 @@ from conf import Settings
 from conf.resolve import SETTINGS
 from engine.run_lock import owner
 
+LAST, WEIGHTS, RESULT = "last.pth", "last.safetensors", "result.json"  # beside SETTINGS
 LONGEST_NAME = 100  # bytes; file systems allow 255, and the data set's name stands before it
 
 
@@ -108,8 +109,8 @@ def begun_run(settings: Settings, text: str) -> Path | None:
     begun = [
         folder
         for folder in place.glob("*")
-        if (folder / "last.pth").exists()
-        and not (folder / "result.json").exists()
+        if (folder / LAST).exists()
+        and not (folder / RESULT).exists()
         and (folder / SETTINGS).read_text(encoding="utf-8") == text
     ]
     return max(begun, key=lambda folder: folder.stat().st_mtime, default=None)

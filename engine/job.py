@@ -28,12 +28,11 @@ from engine.graphs import is_graphed
 from engine.muon import adamw_rate
 from engine.process_count import describe_processes
 from engine.tasks import TASKS, Task
-from engine.trained import how_made, streaming, to_content, view_of_data
+from engine.views import how_made, streaming, to_content, view_of_data
 from engine.weights import load_pretrained
 from models import fast_path
 from models.gate_start import can_start_at_one
 from models.match import nearest_width
-from models.registry import entry
 from models.reuse import Reuse, ReuseDepthwise
 from models.summary import mac_count, parameter_count
 from utils import derived_seed
@@ -182,8 +181,6 @@ def matched(settings: Settings, view: datasets.View) -> Settings:
     if not settings.match or settings.width != 1.0:
         return settings
     made, budget = how_made(settings, view), parse_budget(settings.match)
-    if not entry(settings.net).takes("width"):
-        raise ValueError(f"-match {settings.match}: {settings.net} has no width multiplier; leave it out")
     try:
         width = nearest_width(
             lambda width: dataclasses.replace(made, width=width).network(), *budget, view.channels, view.side

@@ -43,14 +43,15 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def out_of_memory_line(error: BaseException, command: str | None, settings: Settings | None = None) -> str:
     """The line for an error of which is_out_of_memory() is true: what has run out, and what to do.
 
-    command: one of main.COMMANDS; None for a new run, with its settings. It names only options that these accept.
+    command: one of COMMANDS in commands/asked.py; None for a new run, with its settings. It names only options that
+    these accept.
     """
     on_device = isinstance(error, torch.OutOfMemoryError) or any(
         word in str(error) for word in ("CUDA", "CUBLAS", "MPS")
     )
     where = "the GPU's memory" if on_device else "memory"
-    if settings is not None:
-        advice = f"lower what the run needs: {', '.join(_to_lower(settings))}"
+    if settings is not None and (options := _to_lower(settings)):
+        advice = f"lower what the run needs: {', '.join(options)}"
         advice += ", under another -name" if settings.name else ""  # the run may have its folders already
     elif command == "resume":
         advice = "what was saved is as it was; make some free and go on, or start a new run with a smaller -b"
@@ -65,12 +66,17 @@ def _to_lower(settings: Settings) -> list[str]:
     """The options of a new run that lower the memory it needs, those that change least first."""
     options, count = [], wanted_processes(settings.procs, settings.gpu, settings.batch_size)
     half = settings.batch_size // 2 // count * count
-    if half >= 2 * count:
-        options += [f"-accumulate {2 * settings.accumulate}", f"-b {half}"]
+    parts, parts_of_half = (images // count // 2 for images in (settings.batch_size, half))  # as check_run allows
+    if 2 * settings.accumulate <= parts:
+        options.append(f"-accumulate {2 * settings.accumulate}")
+    if settings.accumulate <= parts_of_half:
+        options.append(f"-b {half}")
     row = find_row(settings.dataset)
     if row.reader == "folder" and settings.memory:
         options.append(f"-memory {settings.memory / 2:g}")
-    options.append(f"-size {settings.size // 2}" if settings.size >= 2 * SMALLEST_IMAGE else "a smaller -size")
-    if entry(settings.net).takes("width"):
-        options.append(f"-width {max(settings.width / 2, 0.1):g}" if settings.width > 0.1 else "")
-    return [option for option in options if option]
+    side = (settings.size or row.size) // 2  # 0: the images on disk have it
+    if not settings.sizes and (not side or side >= max(SMALLEST_IMAGE, settings.crop + 1)):
+        options.append(f"-size {side}" if side else "a smaller -size")
+    if entry(settings.net).takes("width") and settings.width > 0.1 and not settings.match:
+        options.append(f"-width {max(settings.width / 2, 0.1):g}")
+    return options

@@ -14,7 +14,7 @@ from engine import cards, checkpoint
 from engine.about_weights import about_weights
 from engine.blocks import WatchedStep
 from engine.device import algorithms
-from engine.folders import Folders, net_folder
+from engine.folders import LAST, RESULT, WEIGHTS, Folders, net_folder
 from engine.graphs import make_step
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
@@ -27,7 +27,6 @@ from engine.state import TrainState
 from models import weight_file
 from models.registry import entry
 
-LAST, WEIGHTS = "last.pth", "last.safetensors"
 REGULAR_EVERY = 10  # epochs between the checkpoints that are kept
 
 
@@ -63,7 +62,7 @@ class Run:
                 about = about_weights(content, place / LAST, result)
                 weights = weight_file.to_bytes(checkpoint.network_weights(content), about)
                 checkpoint.write_atomically(place / WEIGHTS, weights)
-                checkpoint.write_atomically(place / "result.json", to_json(result).encode())  # last: the run is over
+                checkpoint.write_atomically(place / RESULT, to_json(result).encode())  # last: the run is over
         except Interrupted:
             print(f"stopped in epoch {self.state.epoch + 1}, all is saved; go on with: {again}")
             raise

@@ -30,9 +30,8 @@ def block_table(network: nn.Module, in_channels: int, image_size: int) -> str:
     lines = [f"{'block':18}{'':24}{'output':>14}{'parameters':>13}{'MACs':>13}{'share':>8}"]
     for name, shape in shapes.items():
         block = twin.get_submodule(name)
-        parameters = sum(weight.numel() for weight in block.parameters() if weight.requires_grad)
         macs = sum(layer.macs for key, layer in layers.items() if key == name or key.startswith(f"{name}."))
-        output = " x ".join(map(str, shape))
+        output, parameters = " x ".join(map(str, shape)), counters.parameter_count(block)
         kind = type(block).__name__
         lines.append(f"{name:18}{kind:24}{output:>14}{parameters:13,}{macs:13,}{macs / max(total, 1):8.1%}")
     return "\n".join(lines)

@@ -41,6 +41,11 @@ class Count:
     without_rule: frozenset[str]
 
 
+def parameter_count(network: nn.Module) -> int:
+    """Trainable parameters; running statistics of batch norm are buffers and not counted."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
 def prepared(network: nn.Module, in_channels: int, image_size: int) -> tuple[nn.Module, Tensor]:
     """A copy of the network on the CPU, in float32 and eval mode, and one image of zeros for it."""
     twin = copy.deepcopy(network).cpu().float().eval()

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.counters import parameter_count
+
 STEPS = 1000  # of a width of 1; channels are whole multiples, so that many widths cost the same
 NARROWEST, WIDEST = 10, 16 * STEPS  # in STEPS
 
@@ -34,7 +36,7 @@ def nearest_width(
                     raise  # not because of the width
                 return 0
             if what == "params":
-                return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+                return parameter_count(network)
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 network(torch.empty(1, in_channels, image_size, image_size))
             return counter.get_total_flops() // 2

@@ -14,7 +14,7 @@ from models.gate_start import GATE_STARTS, start_gates_at_one
 from models.parts import Parts
 from utils import nearest
 
-SMALLEST_IMAGE = 8  # pixels: every network halves the map three times
+SMALLEST_IMAGE = 8  # pixels: the networks here halve the map three times
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,7 @@ def create(
     if gate_start not in GATE_STARTS:
         raise ValueError(f"gate_start {gate_start}: must be one of {', '.join(GATE_STARTS)}")
     if image_size < SMALLEST_IMAGE:
-        raise ValueError(
-            f"image size {image_size}: too small for {name}, which halves its map three times; give 8 or more"
-        )
+        raise ValueError(f"image size {image_size}: too small for {name}; give {SMALLEST_IMAGE} or more")
     if min(num_classes, in_channels) < 1:
         raise ValueError(f"{name}: num_classes {num_classes} and in_channels {in_channels} must be at least 1")
     options = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)

@@ -12,6 +12,7 @@ from torch import nn
 
 from models import counters
 from models.block_table import block_table
+from models.counters import parameter_count
 from models.fold import fold
 from models.reuse import ConvOnCopies, LinearOnCopies, ReuseDepthwise
 
@@ -21,11 +22,6 @@ COUNTERS = (  # name, function, what it counts
     ("thop", counters.thop_count, "in layers of the very classes it knows: MACs without bias, batch norm"),
     ("flopth", counters.flopth_count, "in layers: MACs with convolutions' bias, batch norm, activations, 2-D pools"),
 )
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Trainable parameters; running statistics of batch norm are buffers and not counted."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def mac_count(network: nn.Module, in_channels: int, image_size: int) -> int:

@@ -20,6 +20,7 @@ from conf.datasets import DATASETS
 from conf.resolve import recipe_names
 from conf.resolve import settings as resolve
 from engine import checkpoint
+from models.summary import parameter_count
 
 ROOT = Path(main.__file__).parent
 
@@ -129,6 +130,10 @@ MISTAKES = [
     ("-net torchvision:mobilenet_v33 -dataset digits", "did you mean torchvision:mobilenet_v2 or"),
     ("-net torchvision:mobilenet_v2 -dataset digits -width 0.5", "has no width multiplier"),
     ("-net torchvision:vit_b_16 -dataset digits -size 32 -dry", "takes no image of 32x32 pixels"),
+    (
+        "-net torchvision:resnet18 -dataset digits -size 4 -dry",
+        "size 4: too small for torchvision:resnet18; give 8 or more",
+    ),
     ("-net torchvision:resnet18 -dataset digits -reuse -dry", "can replace no 1x1 expansion"),
     ("-net cheapV3 -dataset digits -reuse", "cheapV3 is of this project"),
     ("-net cheapV3 -dataset digits -reuse maybe", "-reuse: maybe: must be true or false"),
@@ -161,6 +166,14 @@ MISTAKES = [
     ("-net cheapV3 -dataset digits -reuse-kernels", "expected at least one argument"),
     ("-net MobileNetV2 -dataset digits -reuse-kernels 3 3 5 5 7 7", "goes with expansion reuse only"),
     ("-net MobileNetV3 -dataset digits -expansion none -activation-before", "there is no expansion for it"),
+    (
+        "-net cheapV3 -dataset digits -reuse-times 1 -activation-before",
+        "changes nothing where cheapV3 has only one copy",
+    ),
+    ("-net MobileNetV3 -dataset digits -gate-start one", "-gate-start one: MobileNetV3 has no gates that could start"),
+    ("-net MobileNetV2 -dataset digits -gate-start one -dry", "-gate-start one: MobileNetV2 has no gates"),
+    ("-net EffNet -dataset digits -gate-start one -seeds 1 2", "-gate-start one: EffNet has no gates"),
+    ("-net torchvision:resnet18 -dataset digits -gate-start one", "-gate-start one: torchvision:resnet18 has no gates"),
     ("-net cheapV3 -dataset digits -s maybe", "true or false"),
     ("-net cheapV3 -dataset digits -recipe orignal", "did you mean original"),
     ("-net cheapV3 -dataset digits -recipe mine.yaml", "unknown knob 'learning_rate'"),
@@ -180,6 +193,8 @@ MISTAKES = [
     ("-net EffNet_steering -dry", "made for angles"),
     ("-net EffNet -width 0.5 -dry", "EffNet has no width multiplier"),
     ("-net cheapV3 -width 0.02 -dry", "give at least 0.0625"),
+    ("-net cheapV2 -dataset digits -match params:1K -dry", "-match params:1K: the narrowest network has"),
+    ("-net EffNet -dataset empty -match params:1K -dry", "-match params:1K: EffNet has no width multiplier"),
     ("-net cheapV3 -size 5 -dry", "too small"),
     ("-net cheapV3 -b 9 -procs 2 -gpu false -dry", "multiple of the 2 processes"),
     ("-net cheapV3 -dataset digits -weights other.pth -dry", "weights of another network"),
@@ -205,6 +220,8 @@ MISTAKES = [
     ("cheapv3", "type python main.py -net cheapV3"),
     ("digits", "digits: a data set, given without its option; type python main.py -net cheapV2 -dataset digits"),
     ("epochs 3", "epochs: an option, given without its dash; type -epochs"),
+    ("batch_size 3", "batch_size: an option, given without its dash; type -b\n"),
+    ("weight-decay 3", "weight-decay: an option, given without its dash; type -weight-decay"),
     ("last.pth", "type -weights last.pth"),
     ("-net cheapV3 -wd 0.1", "-wd: here it is -weight-decay"),
     (
@@ -215,7 +232,7 @@ MISTAKES = [
     ("-list -version", "-list: contradicts -version"),
     ("-list -net cheapV3", "-list: stands alone"),
     ("-completion fish", "invalid choice: 'fish'"),
-    ("-net cheapV3 -dataset digits -recipe imagenet", "-random-resized-crop 0.08: cuts from images as large as"),
+    ("-net cheapV3 -dataset digits -recipe imagenet", "-random-resized-crop 0.08: not for -dataset digits; give"),
     # none of these data sets is there: they are refused before anything is loaded
     (
         "-net cheapV3 -dataset cifar100 -correction 0.2",
@@ -223,6 +240,7 @@ MISTAKES = [
     ),
     ("-net cheapV3 -dataset cifar100 -recipe driving -dry", "-correction 0.25: not for -dataset cifar100"),
     ("-net EffNet -dataset driving -crop 4", "-crop 4: not for -dataset driving; give -crop 0"),
+    ("-net EffNet -dataset driving -random-resized-crop 0.5", "-random-resized-crop 0.5: not for -dataset driving"),
     ("-net EffNet -dataset driving -label-smoothing 0.1", "-label-smoothing 0.1: driving has no labels"),
     ("-net EffNet -dataset driving -mixup 0.2", "-mixup 0.2: driving has no labels; give -mixup 0"),
     ("-net EffNet -dataset driving -cutmix 1", "-cutmix 1: driving has no labels; give -cutmix 0"),
@@ -394,10 +412,42 @@ def test_dry_prints_the_settings_and_writes_nothing(place, capsys):
     assert sorted(place.rglob("*")) == before
 
 
+def test_dry_finds_the_width_where_the_data_set_is_known(place, capsys):
+    """Of the digits' ten classes in grey; a narrower and a wider network are further from the budget."""
+    assert main.main("-net MobileNetV2 -dataset digits -match params:100K -dry".split()) == 0
+    printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    width = float(printed["width"])
+    assert width < 0.5
+
+    def distance(width: float) -> int:
+        network = models.create("MobileNetV2", num_classes=10, in_channels=1, image_size=16, width=width)
+        return abs(parameter_count(network) - 100_000)
+
+    assert all(distance(width) < distance(width * factor) for factor in (0.8, 1.25))
+    (place / "photos").mkdir()
+    assert main.main("-net MobileNetV2 -dataset photos -match params:100K -dry".split()) == 0
+    assert "width: found by -match, once the images are read\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("word", ["-s", "-s true", "-s True", "--s 1"])
 def test_flags_may_stand_alone_or_with_a_value(place, capsys, word):
     assert main.main(f"-net cheapV3 -dataset digits {word} -dry".split()) == 0
     assert "shuffle: True" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "MobileNetV2",  # whose recipe starts gates at one, where there are any
+        "cheapV3 -gate-start one",
+        "MobileNetV3 -gate none -gate-start one",
+        "MobileNetV3 -se reuse -gate-start one",
+        "cheapV2 -reuse-times 1 -activation-before",  # a ReLU stands before the depthwise convolution, copies or not
+        "cheapV3 -activation-before false",
+    ],
+)
+def test_knobs_with_an_effect_are_accepted(place, words):
+    assert main.main(f"-net {words} -dataset digits -dry".split()) == 0
 
 
 def test_gpu_is_a_flag():

@@ -1,8 +1,8 @@
 """Reuse and a depthwise convolution, in the form that suits the device.
 
 A CPU is fast for copies one by one: oneDNN has a kernel for one filter a channel, and no map has to be repeated.
-CUDA takes about as long for many small kernels as for few large ones, since starting them binds; there the map is
-repeated, in one kernel, and convolved in another. Both forms have the same filters, in the same order.
+On CUDA every kernel has a cost of its own, however little it computes, so that few large ones suit it: there the map
+is repeated, in one kernel, and convolved in another. Both forms have the same filters, in the same order.
 """
 
 # NOTE: Conv2d(C, times*C, groups=C) is the same function in another order of its outputs, and needs no repeated map.

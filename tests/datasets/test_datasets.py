@@ -257,6 +257,7 @@ def test_digits_are_all_there_in_fixed_stratified_parts(tmp_path):
     bunch = load_digits()
     found = datasets.load(DATASETS["digits"], tmp_path, size=8)
     assert (len(found.train.targets), len(found.test.targets)) == (1437, 360)
+    assert len(found.classes) == DATASETS["digits"].classes == 10
     together = torch.cat([found.train.images, found.test.images]).flatten(1)
     targets = torch.cat([found.train.targets, found.test.targets])
     expected = np.rint(bunch.data / 16 * 255).astype(int)

@@ -14,6 +14,11 @@ def of_optimizer(content: dict, name: str, value: torch.Tensor) -> None:
     content["optimizer"]["state"][3][name] = value
 
 
+def count_more(content: dict) -> None:
+    for kept in content["optimizer"]["state"].values():
+        kept["step"] += 1
+
+
 def without_column(content: dict) -> None:
     for row in content["history"]:
         del row["val loss"]
@@ -25,7 +30,8 @@ CHANGES = {
         "has a exp_avg of [2], and not of [",
     ),
     "moments of sgd": (lambda c: of_optimizer(c, "momentum_buffer", torch.zeros(2)), "than adamw does"),
-    "steps counted anew": (lambda c: of_optimizer(c, "step", torch.zeros(())), "another number of steps than 63"),
+    "steps counted anew": (lambda c: of_optimizer(c, "step", torch.zeros(())), "other steps than the 63 of the run"),
+    "more steps than the run's": (count_more, "other steps than the 63 of the run"),
     "a parameter less": (lambda c: c["optimizer"]["state"].pop(0), "and the network has 38"),
     "another decay": (lambda c: c["optimizer"]["param_groups"][0].update(weight_decay=0.3), "another weight_decay"),
     "another rate": (lambda c: c["optimizer"]["param_groups"][0].update(lr=0.3), "another learning rate"),

@@ -111,6 +111,30 @@ def test_a_run_of_a_version_that_counted_no_overflows_goes_on(finished, tmp_path
     assert result["test median loss"] is None and result["test overflowing images"] is None
 
 
+def test_a_run_whose_loss_scaling_skipped_steps_goes_on_in_float32_and_again(tmp_path, monkeypatch):
+    """No CPU trains with the scaling of fp16: what such a part leaves is put into a checkpoint, two steps skipped."""
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "steps", signal_at(30, signal.SIGTERM))
+        stopped_run(tmp_path)
+    path = checkpoints(tmp_path) / "last.pth"
+    content = checkpoint.load_run(path)
+    for kept in content["optimizer"]["state"].values():
+        kept["step"] -= 2
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))  # its numbers are made at the first use
+    fp16 = {"settings": content["settings"] | {"amp": "fp16"}, "scaler": scaler.state_dict()}
+    checkpoint.save(path, content | fp16)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "steps", signal_at(50, signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            main.main(["-resume", str(path.parent), "-amp", "off", "-log-every", "2"])
+    stopped = checkpoint.load_run(path)
+    assert not stopped["scaler"] and 50 <= stopped["step"] < 63
+    start("-resume last", tmp_path)
+    ended = checkpoint.load_run(path)
+    assert ended["step"] == 63 and {kept["step"].item() for kept in ended["optimizer"]["state"].values()} == {61}
+
+
 def test_a_signal_within_an_evaluation(finished, tmp_path, monkeypatch):
     """The epoch's training is not lost, and its evaluation is done again whole."""
     batches = EvaluationBatches.__iter__

@@ -1,6 +1,7 @@
 """Out of memory: every library's error is known, and a run that meets it ends in one line with what it had saved."""
 
 import errno
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 import torch
 
 import main
+from conf import convert
+from conf.datasets import find_row
 from conf.resolve import settings
 from engine import checkpoint
+from engine.checks import check_run
 from engine.memory import is_out_of_memory, out_of_memory_line
 
 ROOT = Path(main.__file__).parent
@@ -42,6 +46,29 @@ def test_only_options_that_are_accepted_are_named():
     assert set(words) == {"-accumulate", "-b", "-size"} and int(lowered.batch_size) == 24
     assert "-gpu false" in out_of_memory_line(torch.OutOfMemoryError("CUDA out of memory"), "test")
     assert "-b" not in out_of_memory_line(MemoryError(), "test")
+
+
+@pytest.mark.parametrize(
+    ("given", "lowered"),
+    [
+        ({"match": "params:400K"}, {"-accumulate", "-b", "-size"}),
+        ({"batch_size": 4, "accumulate": 2}, {"-size", "-width"}),
+        ({"batch_size": 8, "accumulate": 2}, {"-accumulate", "-b", "-size", "-width"}),
+        ({"batch_size": 8, "accumulate": 3}, {"-size", "-width"}),
+        ({"size": 16, "crop": 8}, {"-accumulate", "-b", "-width"}),
+        ({"size": 32, "sizes": (16, 32), "epochs": 10}, {"-accumulate", "-b", "-width"}),
+    ],
+    ids=str,
+)
+def test_every_option_that_is_named_is_accepted(given, lowered):
+    """Each in the place of what was given, as the user would type it."""
+    given = {"net": "cheapV3", "dataset": "digits", "gpu": False, **given}
+    words = out_of_memory_line(MemoryError(), None, settings(given)).replace(",", "").replace(";", "").split()
+    named = {word: value for word, value in itertools.pairwise(words) if word.startswith("-")}
+    assert set(named) == lowered
+    for word, value in named.items():
+        name = {"-b": "batch_size"}.get(word, word[1:])
+        check_run(settings(given | {name: convert(name, value)}), find_row("digits"), processes=1)
 
 
 PROGRAM = """

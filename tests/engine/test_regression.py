@@ -131,6 +131,16 @@ def test_dash_test_reproduces_the_figures(finished, capsys):
     assert f"{found['parameters']:,} parameters" in printed
 
 
+def test_dash_test_of_weights_alone_knows_the_training_mean(finished, data, tmp_path, capsys):
+    content = checkpoint.load_run(checkpoints(finished) / "last.pth")
+    torch.save(content["averaged"] or content["network"], tmp_path / "alone.pth")
+    words = f"-test -weights {tmp_path / 'alone.pth'} -net EffNet -dataset driving -size 16 -data {data} -gpu false"
+    status, printed, _ = call(words, capsys)
+    true = true_angles()
+    expected = ((true["test"] - true["all training"].mean()) ** 2).mean()
+    assert status == 0 and f"training mean {expected:.4f}" in printed, printed
+
+
 class Killed(BaseException):
     """What ends a process at once."""
 

@@ -5,9 +5,13 @@ import torch
 from torch import nn
 
 import conf
+import main
 import models
+from engine import checkpoint
 from models import parts
+from models.gate_start import GATE_STARTS
 from models.literal import from_literal
+from models.mixed_depthwise import LARGEST_KERNEL
 from models.reuse import LinearOnCopies, ReuseSqueezeExcite
 from models.reuse_block import ReuseInvertedResidual
 from models.summary import mac_count, parameter_count
@@ -30,6 +34,25 @@ def test_the_knobs_are_the_parts():
     assert parts.NAMES == conf.PARTS
     for name, choices in parts.CHOICES.items():
         assert conf.FIELDS[name].metadata["choices"] == choices
+    assert conf.FIELDS["gate_start"].metadata["choices"] == GATE_STARTS
+    assert conf.FIELDS["reuse_kernels"].metadata["high"] == LARGEST_KERNEL
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("named", ["cheapV2", "cheapV3"])
+def test_a_named_network_trains_to_the_weights_of_its_relative_with_other_parts(named, tmp_path):
+    relative, chosen = PRESETS[named]
+    trained = []
+    for words in (named, f"{relative} {' '.join(f'-{part} {form}' for part, form in chosen.items())}"):
+        training = "-dataset digits -size 8 -width 0.5 -epochs 1 -steps 3 -b 8 -warm 0 -seed 4 -name same -gpu false"
+        assert main.main([*f"-net {words} {training}".split(), "-out", str(tmp_path)]) == 0
+        trained.append(checkpoint.load(tmp_path / "checkpoints" / words.split()[0] / "digits-same" / "last.pth"))
+    for kind in ("network", "averaged"):
+        own, same = (content[kind] for content in trained)
+        assert list(own) == list(same)
+        assert all(torch.equal(value, same[key]) for key, value in own.items())
+    weights, means = (trained[0][kind]["head.classifier.weight"] for kind in ("network", "averaged"))
+    assert trained[0]["step"] == 3 and not torch.equal(weights, means), "three steps have changed them"
 
 
 @pytest.mark.parametrize("named", PRESETS)

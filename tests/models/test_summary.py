@@ -99,6 +99,16 @@ def test_as_a_script_from_another_folder(tmp_path, file):
         assert re.search(r"^forward +\d+\.\d\d  ms folded for inference, \d+\.\d\d as it is; .* batch 1", lines[-1])
 
 
+def test_a_network_of_chosen_parts_has_its_own_figures(capsys):
+    """MobileNetV2 with Reuse alone: without the 1x1 expansions (weights and batch norm), and the first block's of 1."""
+    assert script.main("MobileNetV2", ["-expansion", "reuse", "-size", "16"]) == 0
+    lines = blocks(capsys.readouterr().out)["MobileNetV2"]
+    channels = [32, 16, 24, 24, *[32] * 3, *[64] * 4, *[96] * 3, *[160] * 3]
+    times = [1] + [6] * 16
+    expansions = sum(c * c * t + 2 * c * t for c, t in zip(channels, times, strict=True))
+    assert first(lines, "parameters") == COUNTS["MobileNetV2"][1] - expansions
+
+
 @pytest.mark.parametrize("name", ["cheapV2", "cheapV3_shuffle", "cheapSqueezeNet"])
 def test_what_counters_by_class_miss_is_told(name):
     """By name, and as much as thop leaves out; the totals stand above the counters."""
