@@ -156,10 +156,10 @@ def words(given: dict[str, object]) -> list[str]:
     return spelled
 
 
-def errors_by_epoch(run: Run, column: str) -> list[tuple[float, float]]:
-    """(epoch, value) of a column of the run's metrics.csv; empty where it has no such column or no such file."""
+def by_epoch(run: Run, column: str) -> dict[float, float]:
+    """A column of the run's metrics.csv by epoch; empty where it has no such column or no such file."""
     path = run.folder / METRICS
     if not path.exists():
-        return []
+        return {}
     with path.open(encoding="utf-8", newline="") as file:
-        return [(float(line["epoch"]), float(line[column])) for line in csv.DictReader(file) if line.get(column)]
+        return {float(line["epoch"]): float(line[column]) for line in csv.DictReader(file) if line.get(column)}
