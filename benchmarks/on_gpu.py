@@ -32,7 +32,7 @@ import torch
 
 from benchmarks import on_gpu_checks, on_gpu_plan, on_gpu_speeds
 from benchmarks.measure import machine, make_parser
-from commands.compare import markdown_table
+from engine.cards import markdown_table
 from engine.device import choose_device
 from engine.result import commit
 from utils import parse_bool

@@ -11,10 +11,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from commands.finished_runs import COSTS, Row, newest_of_each_seed, read_runs, rows_of
-from engine import checkpoint
+from commands.finished_runs import COSTS, Row, is_share, newest_of_each_seed, read_runs, rows_of
+from engine.cards import markdown_table
 from models.registry import entry, names
-from utils import printable
+from utils import printable, write_atomically
 
 FIGURES = ("train ", "val ", "test ", "best test ", "best val ")  # the keys of a result's metrics begin with these
 CHOSEN = "best epoch chosen on"
@@ -43,8 +43,8 @@ def compare(out: Path) -> None:
     plot(tables).savefig(picture, format="png", dpi=150)
     paths = out / "runs" / "compare.csv", out / "runs" / "compare.png"
     try:
-        checkpoint.write_atomically(paths[0], csv_text(tables).encode(errors="replace"))
-        checkpoint.write_atomically(paths[1], picture.getvalue())
+        write_atomically(paths[0], csv_text(tables).encode(errors="replace"))
+        write_atomically(paths[1], picture.getvalue())
     except OSError as error:
         raise ValueError(f"-compare: {out / 'runs'} cannot be written ({error.strerror or error})") from None
     print(f"{len(runs)} runs; all their figures: {paths[0]}; the plot: {paths[1]}")
@@ -73,7 +73,7 @@ def markdown(rows: list[Row]) -> str:
             format(row.means[name] * factor, form) if name in row.means else "-"
             for name, (factor, form) in costs.items()
         ]
-        lines.append([label["net"], words, label["epochs"], span(label["seeds"]), *cells, _cell(row, key)])
+        lines.append([label["net"], words, label["epochs"], span(label["seeds"]), *cells, row.figure(key)])
     table = markdown_table(*fitted(head, lines))
     return f"all with {common}\n\n{table}" if common else table
 
@@ -119,25 +119,6 @@ def baseline_of(row: Row, rows: list[Row]) -> Row | None:
 
     found = [other for other in rows if other.runs[0].result["net"] == baseline and settings(other) == settings(row)]
     return found[0] if found else None
-
-
-def markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    """A table in markdown, of the text of its cells."""
-    padded = any(cell.endswith(" ") for cell in head)
-    whole = [head, ["-" * (len(cell) if padded else 3) for cell in head], *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in whole)
-
-
-def is_share(key: str) -> bool:
-    return key.endswith(("top-1 error", "top-5 error"))
-
-
-def _cell(row: Row, key: str) -> str:
-    if key not in row.means:
-        return "-"
-    factor, form = (100, ".2f") if is_share(key) else (1, ".4g")
-    text = format(factor * row.means[key], form)
-    return text if key not in row.stds else f"{text} ± {format(factor * row.stds[key], '.2g')}"
 
 
 def csv_text(tables: dict[str, list[Row]]) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from commands.finished_runs import KNOBS, Run, read_knobs, read_result
+from commands.finished_runs import RESULT, Run, read_knobs, read_result
 from conf import FIELDS, Settings, option, resolve
+from conf.resolve import KNOBS, SETTINGS
 from conf.yaml_file import read_mapping
 
-RESULT, SETTINGS, METRICS = ("result.json", "settings.yaml", "metrics.csv")
+METRICS = "metrics.csv"  # in the folder of a run's curves
 LATENCY = "latency.json"  # in a table's folder
 ERROR = "test top-1 error"  # in result.json
 PLOTS = EPOCHS, MACS = ("epochs", "macs")
@@ -145,15 +146,6 @@ def _checked(place: str, entry: object, keys: Iterable[str]) -> dict:
     if unknown is not None:
         raise ValueError(f"{place}: knows no {unknown!r}; there are {', '.join(keys)}")
     return entry
-
-
-def words(given: dict[str, object]) -> list[str]:
-    """Settings as the words of a command line."""
-    spelled = []
-    for name, value in given.items():
-        values = value if isinstance(value, list | tuple) else [value]
-        spelled += [option(name), *(str(each).lower() if isinstance(each, bool) else str(each) for each in values)]
-    return spelled
 
 
 def by_epoch(run: Run, column: str) -> dict[float, float]:

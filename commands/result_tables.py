@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from commands.compare import is_share, markdown_table
 from commands.finished_runs import Row
 from commands.result_plots import plot
-from commands.result_rows import ERROR, LATENCY, ResultTable, words
+from commands.result_rows import ERROR, LATENCY, ResultTable
+from engine.cards import markdown_table, words
 from utils import write_atomically
 
 DOCUMENT = "RESULTS.md"
@@ -134,7 +134,7 @@ def markdown(table: ResultTable, rows: dict[str, Row], latencies: Latencies) -> 
         found = rows[row.label]
         own = {name: value for name, value in row.given.items() if name != "net" and table.common.get(name) != value}
         cells = [" ".join([f"`{row.given['net']}`", *([f"`{' '.join(words(own))}`"] if own else [])])]
-        cells += [_figure(found, key) for key, _ in figures]
+        cells += [found.figure(key) for key, _ in figures]
         cells += [f"{found.means['parameters']:,.0f}", f"{found.means['macs'] / 1e6:.2f}"]
         cells += [f"{measured[row.label][way]:.2f}" if row.label in measured else "-" for way in ways]
         cells += [
@@ -144,14 +144,6 @@ def markdown(table: ResultTable, rows: dict[str, Row], latencies: Latencies) -> 
         ]
         lines.append(cells + [row.published] * published)
     return markdown_table(head, lines)
-
-
-def _figure(row: Row, key: str) -> str:
-    if key not in row.means:
-        return "-"
-    factor, form = (100, ".2f") if is_share(key) else (1, ".4f")
-    text = format(factor * row.means[key], form)
-    return text if key not in row.stds else f"{text} ± {format(factor * row.stds[key], form)}"
 
 
 def difference(pair: tuple[str, str], rows: dict[str, Row]) -> str:
