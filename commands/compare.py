@@ -8,6 +8,7 @@ import re
 import textwrap
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
@@ -158,32 +159,31 @@ def plot(tables: dict[str, list[Row]]) -> Figure:
     figure = Figure(figsize=(14, sum(heights)), layout="constrained")
     lines = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights)
     for (dataset, rows), pair in zip(tables.items(), lines, strict=True):
-        key = error_key(rows)
-        factor = 100 if is_share(key) else 1
         for axes, cost in zip(pair, ("macs", "parameters"), strict=True):
-            drawn = []
-            shown = [row for row in rows if key in row.means and cost in row.means]
-            for row in shown:
-                if (other := baseline_of(row, shown)) is not None:
-                    pair_of = [(each.means[cost], factor * each.means[key]) for each in (other, row)]
-                    axes.plot(*zip(*pair_of, strict=True), color="0.6", linewidth=1, zorder=0)
-            for number, (row, name) in enumerate(zip(rows, legends[dataset], strict=True)):
-                if row in shown:
-                    x, y = row.means[cost], factor * row.means[key]
-                    std = factor * row.stds[key] if key in row.stds else None  # one seed: no bar, which would say 0
-                    axes.errorbar(x, y, yerr=std, fmt="os^Dv"[number // 10 % 5], capsize=3, label=name)
-                    drawn.append(x)
-            wide = bool(drawn) and max(drawn) > 10 * min(drawn) > 0  # a narrow logarithmic axis has no tick to read
-            label = f"{key}, %" if is_share(key) else key
-            axes.set(
-                xscale="log" if wide else "linear",
-                xlabel={"macs": "MACs"}.get(cost, cost),
-                ylabel=label,
-                title=_shown(dataset),
-            )
-            axes.xaxis.set_major_formatter(EngFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.grid(alpha=0.3)
+            _draw(axes, rows, legends[dataset], cost)
+            axes.set_title(_shown(dataset))
         if pair[1].containers:
             pair[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=7)
     return figure
+
+
+def _draw(axes: Axes, rows: list[Row], names: list[str], cost: str) -> None:
+    """A marker for each of the rows that have both figures, by its name, and the lines between them."""
+    key = error_key(rows)
+    factor, label = (100, f"{key}, %") if is_share(key) else (1, key)
+    shown = [row for row in rows if key in row.means and cost in row.means]
+    for row in shown:
+        if (other := baseline_of(row, shown)) is not None:
+            ends = [(each.means[cost], factor * each.means[key]) for each in (other, row)]
+            axes.plot(*zip(*ends, strict=True), color="0.6", linewidth=1, zorder=0)
+    for number, (row, name) in enumerate(zip(rows, names, strict=True)):
+        if row in shown:
+            std = factor * row.stds[key] if key in row.stds else None  # one seed: no bar, which would say 0
+            how = dict(yerr=std, fmt="os^Dv"[number // 10 % 5], capsize=3, label=name)
+            axes.errorbar(row.means[cost], factor * row.means[key], **how)
+    costs = [row.means[cost] for row in shown]
+    wide = bool(costs) and max(costs) > 10 * min(costs) > 0  # a narrow logarithmic axis has no tick to read
+    axes.set(xscale="log" if wide else "linear", xlabel={"macs": "MACs"}.get(cost, cost), ylabel=label)
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
