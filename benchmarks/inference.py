@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import models
-from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
+from benchmarks.measure import alternate, calls_a_second, machine, make_parser, positive, ratios, summary
 from commands.export import check_packages, onnx_runner, to_onnx
 from models.fold import Sizes, fold
 from models.for_export import for_onnx
@@ -79,11 +78,7 @@ def check(forms: dict[str, Callable[[Tensor], Tensor]], images: Tensor) -> None:
 
 def images_a_second(form: Callable[[Tensor], Tensor], images: Tensor, seconds: float) -> float:
     """Over as many whole batches as take `seconds`."""
-    begin, batches = time.perf_counter(), 0
-    while batches == 0 or time.perf_counter() - begin < seconds:
-        form(images)
-        batches += 1
-    return batches * len(images) / (time.perf_counter() - begin)
+    return len(images) * calls_a_second(partial(form, images), seconds)
 
 
 def measure(forms: dict[str, Callable[[Tensor], Tensor]], images: Tensor, rounds: int, seconds: float) -> None:

@@ -28,6 +28,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine import checkpoint
+from engine.run import LAST
 
 EACH_STEP = ["-save-every", "0", "-log-every", "1"]
 
@@ -97,7 +98,7 @@ def kill_and_resume(start: list[str], last: Path, kills: int, steps: int, chance
 
 def differences(left: Path, right: Path) -> list[str]:
     """What the checkpoints of two runs disagree in; times apart, they should in nothing."""
-    wanted, found = checkpoint.load_run(left / "last.pth"), checkpoint.load_run(right / "last.pth")
+    wanted, found = checkpoint.load_run(left / LAST), checkpoint.load_run(right / LAST)
     for content in (wanted, found):
         del content["seconds"]
         content["settings"] = {**content["settings"], "name": "", "out": "", "save_every": 0, "log_every": 0}
@@ -135,7 +136,7 @@ def trial(words: list[str], inner: Path, out: Path, kills: int, seed: int) -> li
     inner: <net>/<dataset>-<name>, the run's folder. Raises SystemExit where the two runs differ.
     """
     alone, killed = out / "alone", out / "killed"
-    last = alone / "checkpoints" / inner / "last.pth"
+    last = alone / "checkpoints" / inner / LAST
     run([*words, "-out", str(alone)], last)
     folder = killed / "checkpoints" / inner
     length = checkpoint.load_run(last)["step"]

@@ -16,7 +16,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,16 +27,16 @@ from torch import Tensor, nn
 
 import models
 from benchmarks.inference import SHAPE, with_statistics
-from benchmarks.measure import alternate, machine, make_parser, positive, ratios, summary
+from benchmarks.measure import alternate, calls_a_second, machine, make_parser, positive, ratios, summary
 from commands.export import check_packages, onnx_runner, to_onnx
 from commands.result_rows import LATENCY, ResultRow, ResultTable, read_tables
 from conf.resolve import chosen_row
 from datasets import View
-from engine.checkpoint import write_atomically
 from engine.job import matched
 from engine.trained import how_made
 from models.fold import fold
 from models.for_export import for_onnx
+from utils import write_atomically
 
 PAIRS = (("MobileNetV2", "cheapV2"), ("MobileNetV3", "cheapV3"))
 SHORTEST = 0.1  # seconds that a measurement takes at least, in whole batches
@@ -56,11 +55,7 @@ def make_ways(network: nn.Module, shape: torch.Size = SHAPE) -> dict[str, Callab
 
 def milliseconds(way: Callable[[Tensor], Tensor], images: Tensor) -> float:
     """Of one batch, over as many as take SHORTEST."""
-    begin, batches = time.perf_counter(), 0
-    while batches == 0 or time.perf_counter() - begin < SHORTEST:
-        way(images)
-        batches += 1
-    return 1000 * (time.perf_counter() - begin) / batches
+    return 1000 / calls_a_second(partial(way, images), SHORTEST)
 
 
 def measure(baseline: str, cheap: str, batches: list[int], rounds: int) -> None:

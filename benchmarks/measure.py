@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,32 @@ def synchronize(device: torch.device) -> None:
     """Waits until a device has done what it was given; a CPU always has."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+class Loop(Protocol):
+    """A training loop: run(steps) takes steps on the device and returns the number of images."""
+
+    device: torch.device
+
+    def run(self, steps: int) -> int: ...
+
+
+def speed(loop: Loop, steps: int) -> float:
+    """Images a second of a training loop over that many steps."""
+    synchronize(loop.device)
+    begin = time.perf_counter()
+    images = loop.run(steps)
+    synchronize(loop.device)
+    return images / (time.perf_counter() - begin)
+
+
+def calls_a_second(call: Callable[[], object], seconds: float) -> float:
+    """Over as many calls as take `seconds`, at least one."""
+    begin, count = time.perf_counter(), 0
+    while count == 0 or time.perf_counter() - begin < seconds:
+        call()
+        count += 1
+    return count / (time.perf_counter() - begin)
 
 
 def positive(text: str) -> int:

@@ -4,10 +4,11 @@
     python benchmarks/on_gpu.py -stages matrix -out DIR  one of them
     python benchmarks/on_gpu.py -small                   a few steps of each on a CPU, to see that it works
 
-correct    the tests of tests/cuda, where pytest is installed
+correct    the tests of tests/cuda, function by function, where pytest is installed; what they said is in DIR/correct/
 waits      how often the host waits for the device within training steps between two readings of the loss: it should not
 profile    kernels a step, the device's time in them, and the kernels that take most of it
 matrix     each network at each batch size as main.py trains it by CUDA graphs; then each setting by itself against that
+crossed    the form of the widened depthwise convolution, the layout and the precision, each with each
 compare    the loop of the original repository, written out, and MobileNetV3 of torchvision and timm, beside ours
 streaming  a folder of JPEG images that is decoded while a network trains, by the number of decoders
 
@@ -19,9 +20,7 @@ again; DIR/on_gpu.md has the tables. A setting that cannot run is recorded with 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,20 +30,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks import on_gpu_stages as stages
+from benchmarks import on_gpu_checks, on_gpu_plan, on_gpu_speeds
 from benchmarks.measure import machine, make_parser
-from commands.compare import markdown_table
+from engine.cards import markdown_table
 from engine.device import choose_device
+from engine.result import commit
 from utils import parse_bool
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {
-    "correct": stages.correct,
-    "waits": stages.waits,
-    "profile": stages.profile,
-    "matrix": stages.matrix,
-    "compare": stages.compare,
-    "streaming": stages.streaming,
+    "correct": on_gpu_checks.correct,
+    "waits": on_gpu_checks.waits,
+    "profile": on_gpu_checks.profile,
+    "matrix": on_gpu_speeds.matrix,
+    "crossed": on_gpu_speeds.crossed,
+    "compare": on_gpu_speeds.compare,
+    "streaming": on_gpu_speeds.streaming,
 }
 
 
@@ -92,14 +93,6 @@ class Notebook:
         return "\n\n".join(parts) + "\n"
 
 
-def commit() -> str:
-    """The revision of the checkout, where git tells it."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    with contextlib.suppress(OSError):
-        return subprocess.run(words, capture_output=True, text=True).stdout.strip() or "unknown"
-    return "unknown"
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, rounds=3)
     parser.add_argument("-stages", nargs="+", choices=list(STAGES), default=list(STAGES), help="what to measure")
@@ -120,11 +113,13 @@ def main() -> int:
         if device.type != "cuda" and not options.small:
             raise ValueError("there is no CUDA device; give -small to try the stages on a CPU")
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
-        notes = Notebook(options.out, f"{name}; {machine()}; commit {commit()}{'; -small' * options.small}")
-        plan = stages.Plan.small() if options.small else stages.Plan()
-        dataset = options.dataset or stages.write_images(options.out / "noise", *plan.noise)
+        notes = Notebook(
+            options.out, f"{name}; {machine()}; commit {commit() or 'unknown'}{'; -small' * options.small}"
+        )
+        plan = on_gpu_plan.Plan.small() if options.small else on_gpu_plan.Plan()
+        dataset = options.dataset or on_gpu_plan.write_images(options.out / "noise", *plan.noise)
         given = {"dataset": str(dataset), "data": options.data, "gpu": options.gpu, "recipe": "original", "lr": 1e-3}
-        bench = stages.Bench(plan, given, device, options.rounds, options.threads, options.out)
+        bench = on_gpu_plan.Bench(plan, given, device, options.rounds, options.threads, options.out)
         print(notes.about, flush=True)
         whole = True
         for stage in options.stages:

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +32,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import models
-from commands.compare import markdown_table
-from models.ops import activated_conv, depthwise
+from benchmarks.depthwise_forms import COPY_BY_COPY, WHOLE_MAP, form
+from engine.cards import markdown_table
+from models.ops import activated_conv
 from models.summary import mac_count, parameter_count
 
 # https://www.nvidia.com/en-us/data-center/h100/ (SXM); 1,979 TFLOP/s of bf16 are with sparsity
@@ -52,7 +51,7 @@ LAUNCHES = {  # kernels a step of torch 2.14.1, counted
     "cheapV3_small": 716,
     "MobileNetV3_small": 823,
 }
-COPY_BY_COPY = 1381  # kernels a step of cheapV3 with a convolution for each copy
+KERNELS_BY_COPY = 1381  # kernels a step of cheapV3 with a convolution for each copy
 BATCHES = (128, 512, 1024)
 FUSED_SGD, SGD_BY_OPERATION = 5, 11  # numbers read and written for each weight, with momentum and weight decay
 FOREACH_KERNELS = 12  # that SGD by operation starts in place of one or two: four operations over lists of tensors
@@ -63,7 +62,7 @@ MEASURED = Path(__file__).resolve().parents[1] / "results" / "on_gpu" / "h100.js
 WITHOUT = {  # by the first word of a lever, the line of on_gpu.py's matrix that was measured without it
     "channels_last": "NCHW (-channels-last false)",
     "bf16": "float32 (-amp off)",
-    "one depthwise": "copy by copy",
+    "one depthwise": COPY_BY_COPY,
     "CUDA graphs": "eager",
 }
 
@@ -130,22 +129,14 @@ class Step:
         }
 
 
-@contextmanager
-def form(whole_map: bool) -> Iterator[None]:
-    """A context in which a CPU takes the depthwise form of CUDA, or that of copies one by one."""
-    before = depthwise.WHOLE_MAP
-    depthwise.WHOLE_MAP = (*before, "cpu") if whole_map else before
-    try:
-        yield
-    finally:
-        depthwise.WHOLE_MAP = before
+def count(network: nn.Module, launches: int, how: str = WHOLE_MAP) -> Step:
+    """The step of a network for 32x32 images and 100 classes.
 
-
-def count(network: nn.Module, launches: int, whole_map: bool = True) -> Step:
-    """The step of a network for 32x32 images and 100 classes; launches: the kernels that it was seen to start."""
+    launches: the kernels that it was seen to start; how: the form of the widened depthwise convolutions.
+    """
     macs, parameters = mac_count(network, 3, 32), parameter_count(network)
     images, targets = torch.rand(IMAGES, 3, 32, 32), torch.zeros(IMAGES).long()
-    with form(whole_map), Traffic() as seen:
+    with form(how), Traffic() as seen:
         F.cross_entropy(network.train()(images), targets).backward()
     return Step(seen.maps / IMAGES, seen.dense / IMAGES, seen.rest, parameters, macs, launches)
 
@@ -191,7 +182,7 @@ def prediction() -> str:
             rows.append([name, str(batch), str(step.launches), f"{moved:.2f}", *times, binds, f"{speed:,.0f}", seen])
     header = ["network", "batch", "kernels", "GB moved", "host, ms", "memory, ms", "arithmetic, ms", "binds"]
     first = markdown_table([*header, "images/s at most, without graphs", "measured, by graphs"], rows)
-    copies = count(models.create("cheapV3"), COPY_BY_COPY, whole_map=False)
+    copies = count(models.create("cheapV3"), KERNELS_BY_COPY, COPY_BY_COPY)
     found = [levers(steps["cheapV3"], copies, batch) for batch in BATCHES]
     rows = [[lever, *(f"{each[lever]:.2f}" for each in found), gain(lines, lever)] for lever in found[0]]
     header = ["cheapV3, step without over step with", *map(str, BATCHES), f"measured, {BATCHES[0]}"]

@@ -7,14 +7,13 @@ import contextlib
 import multiprocessing
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
 
-from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, synchronize
+from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, speed
 from conf import Settings
 from conf.resolve import settings as resolve
 from engine.device import algorithms
@@ -45,14 +44,6 @@ class Own:
             train_epoch(self.state, turn, self.job.task, self.job.precision, self.settings, self._read, **how)
         return turn.images
 
-    def speed(self, steps: int) -> float:
-        """Images a second over that many steps."""
-        synchronize(self.device)
-        begin = time.perf_counter()
-        images = self.run(steps)
-        synchronize(self.device)
-        return images / (time.perf_counter() - begin)
-
     def _read(self, losses: list[float], rates: list[float]) -> None:
         self.loss = losses[-1]
 
@@ -73,11 +64,7 @@ def serve(side: type, settings: Settings, threads: int, place: dict[str, str], c
         connection.send(None)
         while (steps := connection.recv()) is not None:
             loop.run(steps[0])
-            synchronize(loop.device)
-            begin = time.perf_counter()
-            count = loop.run(steps[1])
-            synchronize(loop.device)
-            connection.send(count / (time.perf_counter() - begin))
+            connection.send(speed(loop, steps[1]))
 
 
 class Group:

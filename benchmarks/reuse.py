@@ -15,7 +15,6 @@ the C library is as it comes; with it all forms are faster, the literal one by m
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
-from benchmarks.measure import CPU, Step, alternate, machine, positive, ratios, summary
+from benchmarks.measure import CPU, Step, alternate, machine, make_parser, positive, ratios, summary
 from engine.device import keep_freed_memory
 from models.fast_path import use_kernels
 from models.layers import HardswishByFormula, replace_modules
@@ -133,15 +132,15 @@ def profile(name: str, batch: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-nets", nargs="+", default=["cheapV3"], choices=models.cheap_names(), metavar="NET")
-    parser.add_argument("-all", action="store_true")
-    parser.add_argument("-multiplier", action="store_true")
-    parser.add_argument("-profile", action="store_true")
-    parser.add_argument("-keep", action="store_true")
-    parser.add_argument("-batch", type=positive, default=128)
-    parser.add_argument("-rounds", type=positive, default=7)
-    parser.add_argument("-threads", type=positive, default=torch.get_num_threads())
+    parser = make_parser(__doc__, rounds=7)
+    parser.add_argument(
+        "-nets", nargs="+", default=["cheapV3"], choices=models.cheap_names(), metavar="NET", help="networks"
+    )
+    parser.add_argument("-all", action="store_true", help="every cheap network, and those of torchvision and timm")
+    parser.add_argument("-multiplier", action="store_true", help="ReuseDepthwise against a channel multiplier")
+    parser.add_argument("-profile", action="store_true", help="where a training step's time goes")
+    parser.add_argument("-keep", action="store_true", help="freed memory kept, as main.py does")
+    parser.add_argument("-batch", type=positive, default=128, help="images a step")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.keep:

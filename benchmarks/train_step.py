@@ -4,15 +4,16 @@
     python benchmarks/train_step.py -matrix        channels_last, amp, foreach, fused, kernels, compile: each on and off
 
 The loop is engine.loop.train_epoch as main.py runs it, with the data set's own recipe, its batches and its TensorBoard
-file. The speed is measured without looking inside. For the parts, marks are then set where one part of a step ends and
-the next begins; at each the device is waited for, which on CUDA takes away what overlaps, so the parts may add up to
-more than a step takes. Parts: input (the next batch), forward (with the loss), backward, optimizer (with zero_grad,
-learning rate and averaged weights), logging (metric sums, the reading of the losses, TensorBoard). Evaluation is that
-of the test set after each epoch, spread over the epoch's steps.
+file, and on CUDA its steps by graphs (-graphs). The speed is measured without looking inside. For the parts, marks are
+then set where one part of a step ends and the next begins, in eager steps, since a graph has no inside; at each the
+device is waited for, which on CUDA takes away what overlaps, so the parts may add up to more than a step takes. Parts:
+input (the next batch), forward (with the loss), backward, optimizer (with zero_grad, learning rate and averaged
+weights), logging (metric sums, the reading of the losses, TensorBoard). Evaluation is that of the test set after each
+epoch, spread over the epoch's steps.
 
 -matrix: each setting is varied by itself from channels_last, float32, one loop over the parameters, no kernels
-(models/ops/kernels.c), no compilation; all variants take turns in one run. A setting that cannot run here is named with
-the reason and left out.
+(models/ops/kernels.c), no compilation, and no graphs, which need a fused optimizer; all variants take turns in one run.
+A setting that cannot run here is named with the reason and left out.
 """
 
 from __future__ import annotations
@@ -23,125 +24,38 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from torch import Tensor, nn
 
 import models
-from benchmarks.measure import Turn, alternate, endless, machine, make_parser, positive, ratios, summary, synchronize
+from benchmarks.measure import (
+    alternate,
+    machine,
+    make_parser,
+    positive,
+    ratios,
+    speed,
+    summary,
+    synchronize,
+)
+from benchmarks.step_parts import PARTS, Loop
 from conf import Settings
 from conf.resolve import settings as resolve
 from engine.device import Precision
+from engine.graphs import EAGER_STEPS, make_step
 from engine.job import Job, make_job
 from engine.logs import RunLog
-from engine.loop import evaluate, train_epoch
+from engine.loop import evaluate
 from engine.schedule import make_schedule
-from engine.state import TrainState
 from models.fast_path import use_kernels
 from utils import parse_bool
 
-PARTS = ("input", "forward", "backward", "optimizer", "logging")
-UNTIMED = 2  # steps before a measurement
-
-
-class Clock:
-    """Adds the time since the mark before to the part that a mark ends."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.restart()
-
-    def restart(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        synchronize(self.device)
-        self.last = time.perf_counter()
-
-    def mark(self, part: str) -> None:
-        synchronize(self.device)
-        now = time.perf_counter()
-        self.seconds[part] += now - self.last
-        self.last = now
-
-
-class Marked:
-    """An object whose named methods end one part when they are called, and another when they return ("" for none)."""
-
-    def __init__(self, inner: object, clock: Clock, marks: dict[str, tuple[str, str]]) -> None:
-        self.inner, self.clock, self.marks = inner, clock, marks
-
-    def __getattr__(self, name: str) -> object:
-        value = getattr(self.inner, name)
-        if name not in self.marks:
-            return value
-        before, after = self.marks[name]
-
-        def call(*words, **options):
-            if before:
-                self.clock.mark(before)
-            result = value(*words, **options)
-            if after:
-                self.clock.mark(after)
-            return result
-
-        return call
-
-
-def marked(batches: Iterator[tuple[Tensor, Tensor]], clock: Clock) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same batches; what is waited for one is input, and what comes before the asking is logging."""
-    while True:
-        clock.mark("logging")
-        batch = next(batches)
-        clock.mark("input")
-        yield batch
-
-
-class Loop:
-    """Endless training of one network under one choice of settings; state may be changed before the first step."""
-
-    def __init__(self, job: Job, network: nn.Module, precision: Precision, log: RunLog) -> None:
-        self.job, self.precision, self.log = job, precision, log
-        self.state = TrainState.start(network, len(job.training), job.settings, precision)
-        self.batches = endless(job.training)
-
-    def run(self, count: int) -> int:
-        """Trains for that many steps; returns the number of images."""
-        return self._run(Turn(self.batches, count), self.job.task)
-
-    def _run(self, turn: Turn, task: object) -> int:
-        self.state.batch, self.state.sums = 0, []
-        train_epoch(self.state, turn, task, self.precision, self.job.settings, self.on_read)
-        return turn.images
-
-    def on_read(self, losses: list[float], rates: list[float]) -> None:
-        self.log.steps(self.state.step - len(losses), losses, rates)
-
-    def speed(self, count: int) -> float:
-        """Images a second over that many steps."""
-        synchronize(self.precision.device)
-        begin = time.perf_counter()
-        images = self.run(count)
-        synchronize(self.precision.device)
-        return images / (time.perf_counter() - begin)
-
-    def parts(self, count: int) -> dict[str, float]:
-        """Seconds of each part of a step, means over that many steps."""
-        state, clock = self.state, Clock(self.precision.device)
-        task = Marked(self.job.task, clock, {"loss": ("", "forward"), "sums": ("backward", "logging")})
-        schedule, state.schedule = state.schedule, Marked(state.schedule, clock, {"step": ("", "optimizer")})
-        handle = state.network.register_forward_pre_hook(lambda *_: clock.mark("optimizer"))  # zero_grad's
-        try:
-            clock.restart()
-            self._run(Turn(marked(self.batches, clock), count), task)
-            clock.mark("logging")
-        finally:
-            handle.remove()
-            state.schedule = schedule
-        return {part: seconds / count for part, seconds in clock.seconds.items()}
+UNTIMED = EAGER_STEPS + 2  # steps before a measurement: the first after the eager ones is captured
 
 
 def seconds_of_evaluation(job: Job, batches: int) -> float:
@@ -155,9 +69,9 @@ def seconds_of_evaluation(job: Job, batches: int) -> float:
 
 
 def print_parts(job: Job, log: RunLog, options: argparse.Namespace) -> None:
-    loop = Loop(job, job.network, job.precision, log)
+    loop = Loop(job, job.network, job.precision, log, make_step(job.settings, job.precision.device, processes=1))
     loop.run(UNTIMED)
-    calls = {"speed": partial(loop.speed, options.steps), "parts": partial(loop.parts, options.steps)}
+    calls = {"speed": partial(speed, loop, options.steps), "parts": partial(loop.parts, options.steps)}
     found = alternate(calls, options.rounds)
     milliseconds = {part: [1e3 * parts[part] for parts in found["parts"]] for part in PARTS}
     evaluations = [seconds_of_evaluation(job, options.steps) for _ in range(options.rounds)]
@@ -228,7 +142,7 @@ def print_matrix(job: Job, log: RunLog, options: argparse.Namespace) -> None:
             print(f"{name}: left out, it cannot run here ({lines[0][:120]})", flush=True)
         else:
             loops[name] = loop
-    speeds = alternate({name: partial(loop.speed, options.steps) for name, loop in loops.items()}, options.rounds)
+    speeds = alternate({name: partial(speed, loop, options.steps) for name, loop in loops.items()}, options.rounds)
     plain = speeds.pop("plain")
     print(f"plain: {summary(plain, 1)} images a second; median (least to greatest)")
     print(f"{'setting':<15} images a second, on over off")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from models import registry, weight_file
 from models.layers import SqueezeExcite
 from models.reuse import ReuseSqueezeExcite
 from models.summary import parameter_count
+from utils import write_atomically
 
 CHOSEN_ELSEWHERE = ("net", "dataset", "recipe", "epochs", "seed")  # settings that have a line of their own
 OVERFLOWING = "test overflowing images"  # in a result (engine/tasks.py)
@@ -34,7 +36,7 @@ def write_card(weights: Path) -> Path:
     content = checkpoint.load_run(weights)
     text = card(content, finished_result(content, weights), weights)
     place = weights.with_suffix(".md")
-    checkpoint.write_atomically(place, text.encode())
+    write_atomically(place, text.encode())
     print(place)
     return place
 
@@ -110,7 +112,7 @@ def about_training(settings: Settings, result: dict) -> dict[str, object]:
 def without_folders(settings: Settings) -> Settings:
     """The settings with the names of files in the place of their paths, which are those of one machine."""
     names = {name: Path(getattr(settings, name)).name for name in ("weights", "distill")}
-    return Settings(**(vars(settings) | names))
+    return dataclasses.replace(settings, **names)
 
 
 def results(settings: Settings, content: RunContent, result: dict) -> list[str]:

@@ -8,13 +8,14 @@ import re
 import textwrap
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from commands.finished_runs import COSTS, Row, newest_of_each_seed, read_runs, rows_of
-from engine import checkpoint
+from commands.finished_runs import COSTS, Row, is_share, newest_of_each_seed, read_runs, rows_of
+from engine.cards import markdown_table
 from models.registry import entry, names
-from utils import printable
+from utils import printable, write_atomically
 
 FIGURES = ("train ", "val ", "test ", "best test ", "best val ")  # the keys of a result's metrics begin with these
 CHOSEN = "best epoch chosen on"
@@ -43,8 +44,8 @@ def compare(out: Path) -> None:
     plot(tables).savefig(picture, format="png", dpi=150)
     paths = out / "runs" / "compare.csv", out / "runs" / "compare.png"
     try:
-        checkpoint.write_atomically(paths[0], csv_text(tables).encode(errors="replace"))
-        checkpoint.write_atomically(paths[1], picture.getvalue())
+        write_atomically(paths[0], csv_text(tables).encode(errors="replace"))
+        write_atomically(paths[1], picture.getvalue())
     except OSError as error:
         raise ValueError(f"-compare: {out / 'runs'} cannot be written ({error.strerror or error})") from None
     print(f"{len(runs)} runs; all their figures: {paths[0]}; the plot: {paths[1]}")
@@ -73,7 +74,7 @@ def markdown(rows: list[Row]) -> str:
             format(row.means[name] * factor, form) if name in row.means else "-"
             for name, (factor, form) in costs.items()
         ]
-        lines.append([label["net"], words, label["epochs"], span(label["seeds"]), *cells, _cell(row, key)])
+        lines.append([label["net"], words, label["epochs"], span(label["seeds"]), *cells, row.figure(key)])
     table = markdown_table(*fitted(head, lines))
     return f"all with {common}\n\n{table}" if common else table
 
@@ -121,25 +122,6 @@ def baseline_of(row: Row, rows: list[Row]) -> Row | None:
     return found[0] if found else None
 
 
-def markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    """A table in markdown, of the text of its cells."""
-    padded = any(cell.endswith(" ") for cell in head)
-    whole = [head, ["-" * (len(cell) if padded else 3) for cell in head], *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in whole)
-
-
-def is_share(key: str) -> bool:
-    return key.endswith(("top-1 error", "top-5 error"))
-
-
-def _cell(row: Row, key: str) -> str:
-    if key not in row.means:
-        return "-"
-    factor, form = (100, ".2f") if is_share(key) else (1, ".4g")
-    text = format(factor * row.means[key], form)
-    return text if key not in row.stds else f"{text} ± {format(factor * row.stds[key], '.2g')}"
-
-
 def csv_text(tables: dict[str, list[Row]]) -> str:
     """One table of all data sets in the units of result.json (errors are shares of 1); unknown values are empty."""
     figures = [*figure_keys([row for rows in tables.values() for row in rows]), "seconds"]
@@ -177,32 +159,31 @@ def plot(tables: dict[str, list[Row]]) -> Figure:
     figure = Figure(figsize=(14, sum(heights)), layout="constrained")
     lines = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights)
     for (dataset, rows), pair in zip(tables.items(), lines, strict=True):
-        key = error_key(rows)
-        factor = 100 if is_share(key) else 1
         for axes, cost in zip(pair, ("macs", "parameters"), strict=True):
-            drawn = []
-            shown = [row for row in rows if key in row.means and cost in row.means]
-            for row in shown:
-                if (other := baseline_of(row, shown)) is not None:
-                    pair_of = [(each.means[cost], factor * each.means[key]) for each in (other, row)]
-                    axes.plot(*zip(*pair_of, strict=True), color="0.6", linewidth=1, zorder=0)
-            for number, (row, name) in enumerate(zip(rows, legends[dataset], strict=True)):
-                if row in shown:
-                    x, y = row.means[cost], factor * row.means[key]
-                    std = factor * row.stds[key] if key in row.stds else None  # one seed: no bar, which would say 0
-                    axes.errorbar(x, y, yerr=std, fmt="os^Dv"[number // 10 % 5], capsize=3, label=name)
-                    drawn.append(x)
-            wide = bool(drawn) and max(drawn) > 10 * min(drawn) > 0  # a narrow logarithmic axis has no tick to read
-            label = f"{key}, %" if is_share(key) else key
-            axes.set(
-                xscale="log" if wide else "linear",
-                xlabel={"macs": "MACs"}.get(cost, cost),
-                ylabel=label,
-                title=_shown(dataset),
-            )
-            axes.xaxis.set_major_formatter(EngFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.grid(alpha=0.3)
+            _draw(axes, rows, legends[dataset], cost)
+            axes.set_title(_shown(dataset))
         if pair[1].containers:
             pair[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=7)
     return figure
+
+
+def _draw(axes: Axes, rows: list[Row], names: list[str], cost: str) -> None:
+    """A marker for each of the rows that have both figures, by its name, and the lines between them."""
+    key = error_key(rows)
+    factor, label = (100, f"{key}, %") if is_share(key) else (1, key)
+    shown = [row for row in rows if key in row.means and cost in row.means]
+    for row in shown:
+        if (other := baseline_of(row, shown)) is not None:
+            ends = [(each.means[cost], factor * each.means[key]) for each in (other, row)]
+            axes.plot(*zip(*ends, strict=True), color="0.6", linewidth=1, zorder=0)
+    for number, (row, name) in enumerate(zip(rows, names, strict=True)):
+        if row in shown:
+            std = factor * row.stds[key] if key in row.stds else None  # one seed: no bar, which would say 0
+            how = dict(yerr=std, fmt="os^Dv"[number // 10 % 5], capsize=3, label=name)
+            axes.errorbar(row.means[cost], factor * row.means[key], **how)
+    costs = [row.means[cost] for row in shown]
+    wide = bool(costs) and max(costs) > 10 * min(costs) > 0  # a narrow logarithmic axis has no tick to read
+    axes.set(xscale="log" if wide else "linear", xlabel={"macs": "MACs"}.get(cost, cost), ylabel=label)
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)

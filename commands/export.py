@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import importlib.util
 import json
@@ -16,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from commands.same_outputs import check_same
+from commands.same_outputs import check_runs, on_cpu
 from datasets import View
-from engine import checkpoint
-from engine.progress import status, watched
+from engine.progress import status
 from engine.trained import Trained, load_trained
 from models.fold import Sizes, fold
 from models.for_export import for_onnx
+from utils import write_atomically
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 NORMALISED = "float32, (pixel / 255 - mean) / std of each channel"
@@ -90,8 +89,8 @@ def export(
 
     overrides: settings that do not change the network. int8, half: whether commands/quantize.py and commands/half.py
     write a file each beside it. with_preprocessing: whether the file takes pixels and gives probabilities.
-    Raises ValueError where the checkpoint holds weights only, a package is missing, a data set that is given cannot be
-    used, or the file would not give the same outputs.
+    Raises ValueError as load_trained() does, and where a package is missing, a data set that is given cannot be used,
+    or the file would not give the same outputs.
     """
     check_packages()
     trained = load_trained(weights, overrides)
@@ -170,7 +169,7 @@ def export_onnx(
     Raises ValueError, and writes nothing, where for any image ONNX Runtime's outputs differ from the network's by more
     than rounding, or another output is the largest, but for a near tie (check_same).
     """
-    network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+    network = on_cpu(network)
     images = images.to("cpu", torch.float32).contiguous()
     folded = fold(network)
     form, whole = for_onnx(folded, images.shape[1:]), network
@@ -179,15 +178,10 @@ def export_onnx(
         images = whole.pixels(images)
     with status("making the ONNX file"):
         data = to_onnx(form, images.shape[1:], metadata, images.dtype)
-    with torch.inference_mode():
-        expected = torch.cat([whole(part) for part in watched(images.split(64), "outputs to compare with")])
-    # one image, then larger and uneven batches, as the batch dimension is free
-    parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]
-    run = onnx_runner(data)
-    found = torch.cat([run(part) for part in watched(parts, "ONNX Runtime")])
-    difference = check_same(expected, found, path, "ONNX Runtime", f"take another version of {PACKAGES[2]}")
-    checkpoint.write_atomically(path, data)
-    return Exported(path, len(data), Sizes.of(network, folded), len(images), difference, expected.abs().max().item())
+    advice = f"take another version of {PACKAGES[2]}"
+    difference, largest = check_runs(whole, onnx_runner(data), images, path, "ONNX Runtime", advice)
+    write_atomically(path, data)
+    return Exported(path, len(data), Sizes.of(network, folded), len(images), difference, largest)
 
 
 def to_onnx(

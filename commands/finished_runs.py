@@ -1,4 +1,4 @@
-"""Reads finished runs from disk and gathers them by their settings, for the table of -compare."""
+"""Reads finished runs from disk and gathers them by their settings, for the tables of -compare and -reproduce."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conf import FIELDS, convert, option, resolve
-from conf.resolve import KNOBS
+from conf import FIELDS, convert, resolve
+from conf.resolve import KNOBS, SETTINGS
 from conf.yaml_file import read_mapping
 from engine import checkpoint
+from engine.cards import words
+from engine.run import LAST
 
+RESULT = "result.json"  # in the folder of a run's checkpoints
 COSTS = ("parameters", "macs", "weights bytes")
 
 
@@ -47,6 +50,14 @@ class Row:
                 if len(values) > 1 and key not in COSTS:
                     self.stds[key] = statistics.stdev(values)
 
+    def figure(self, key: str) -> str:
+        """The mean of a result, of several seeds with ± its standard deviation, shares of 1 in percent; - for none."""
+        if key not in self.means:
+            return "-"
+        factor, form = (100, ".2f") if is_share(key) else (1, ".4g")
+        found = (each[key] for each in (self.means, self.stds) if key in each)
+        return " ± ".join(format(factor * value, form) for value in found)
+
     def labels(self) -> dict[str, str]:
         """The columns that say which runs these are."""
         first = self.runs[0]
@@ -61,17 +72,21 @@ class Row:
         }
 
 
+def is_share(key: str) -> bool:
+    return key.endswith(("top-1 error", "top-5 error"))
+
+
 def read_runs(out: Path) -> list[Run]:
     """The finished runs under out, by their folders; a run whose files cannot be read is named on stderr."""
     runs = []
-    for path in sorted((out / "checkpoints").glob("*/*/result.json")):
+    for path in sorted((out / "checkpoints").glob(f"*/*/{RESULT}")):
         try:
             result = read_result(path)
         except ValueError as error:
             print(f"{error}: left out", file=sys.stderr)
             continue
         try:
-            knobs = read_knobs(path.with_name("settings.yaml"))
+            knobs = read_knobs(path.with_name(SETTINGS))
         except ValueError as error:
             print(f"{error}: {path.parent} is a row of its own", file=sys.stderr)
             knobs = {"unknown settings": str(path.parent)}
@@ -115,7 +130,7 @@ def complete(result: dict, folder: Path) -> dict:
     if "weights bytes" in result and "train loss" in result:
         return result
     try:
-        content = checkpoint.load(folder / "last.pth")
+        content = checkpoint.load(folder / LAST)
     except ValueError:
         return result
     last = (content.get("history") or [{}])[-1]
@@ -151,8 +166,4 @@ def changed(knobs: dict) -> str:
     """The knobs that differ from the recipe's, spelled as on the command line."""
     if "net" not in knobs:
         return "settings unknown"
-    words = []
-    for name, value in resolve.changes(knobs).items():
-        values = value if isinstance(value, tuple) else (value,)
-        words += [option(name), *(f"{each:.4g}" if isinstance(each, float) else str(each) for each in values)]
-    return " ".join(words)
+    return " ".join(words(resolve.changes(knobs), ".4g"))

@@ -16,11 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from commands.export import onnx_runner, to_onnx
 from commands.file_errors import errors_of
-from engine import checkpoint
 from engine.progress import status
 from engine.trained import Trained
 from models.fold import fold
 from models.for_export import for_onnx
+from utils import write_atomically
 
 
 class InHalf(nn.Module):
@@ -72,7 +72,7 @@ def halve(trained: Trained, path: Path, metadata: dict[str, str]) -> Path:
     runs = [onnx_runner(path.read_bytes()), onnx_runner(data), StoredAsHalf(folded)]
     (single, half, stored), count = errors_of(trained, runs)
     place = path.with_name(f"{path.stem}-half.onnx")
-    checkpoint.write_atomically(place, data)
+    write_atomically(place, data)
     print(f"{place}: {len(data) / 1e6:.2f} MB, weights and arithmetic float16, input and output float32")
     print(
         f"wrong of {count:,} test images: {single} as float32, {half} as float16 in ONNX Runtime, which computes in "

@@ -10,7 +10,6 @@ to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import io
 from pathlib import Path
@@ -19,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from commands.export import NORMALISED, Exported, about, images_to_check, quiet
-from commands.same_outputs import check_same
-from engine import checkpoint
-from engine.progress import status, watched
+from commands.same_outputs import check_runs, on_cpu
+from engine.progress import status
 from engine.trained import load_trained
 from models.fold import Sizes, fold
 from models.for_export import for_xnnpack
+from utils import write_atomically
 
 # Images that the program takes at once: runtimes that plan their memory beforehand need a bound.
 LARGEST_BATCH = 256
@@ -35,8 +34,8 @@ def export(weights: Path, overrides: dict[str, object]) -> Exported:
     """Writes the folded network of a checkpoint beside it, as <stem>.pt2, and prints how close its outputs are.
 
     overrides: settings that do not change the network.
-    Raises ValueError where the checkpoint holds weights only, a data set that is given cannot be used, or the program
-    would not give the same outputs.
+    Raises ValueError as load_trained() does, and where a data set that is given cannot be used, or the program would
+    not give the same outputs.
     """
     trained = load_trained(weights, overrides)
     images, checked_on = images_to_check(trained, is_dataset_needed="dataset" in overrides)
@@ -53,21 +52,16 @@ def export_program(network: nn.Module, path: Path, images: Tensor, metadata: dic
     metadata  strings that are stored in it, by name (extra_files of torch.export.load)
     Raises ValueError, and writes nothing, where the outputs are not the network's (check_same).
     """
-    network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+    network = on_cpu(network)
     images = images.to("cpu", torch.float32).contiguous()
     folded = fold(network)
     with status("making the program"):
         data = to_program(for_xnnpack(folded), images.shape[1:], metadata)
         run = torch.export.load(io.BytesIO(data)).module()
-    parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]  # the batch is free
-    with torch.no_grad():
-        expected = torch.cat([network(part) for part in watched(images.split(64), "outputs to compare with")])
-        found = torch.cat([run(part) for part in watched(parts, RUNS_IN)])
-    difference = check_same(expected, found, path, RUNS_IN, "take another version of torch")
-    checkpoint.write_atomically(path, data)
+    difference, largest = check_runs(network, run, images, path, RUNS_IN, "take another version of torch")
+    write_atomically(path, data)
     takes = f"{metadata.get('input', NORMALISED)}; N up to {LARGEST_BATCH}"
     sizes = Sizes.of(network, folded)
-    largest = expected.abs().max().item()
     return Exported(path, len(data), sizes, len(images), difference, largest, runs_in=RUNS_IN, takes=takes)
 
 

@@ -15,14 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from commands.compare import markdown_table
-from commands.finished_runs import read_result
+from commands.finished_runs import RESULT, read_result
 from conf.datasets import DATASETS
 from engine import checkpoint
 from engine.about_weights import about_weights, without_paths
+from engine.cards import markdown_table
 from engine.folders import net_folder
+from engine.run import LAST
 from models import weight_file
 from models.pretrained import build
+from utils import write_atomically
 
 TABLE = "README.md"  # in the folder of the weights
 INTRODUCTION = """# Weights
@@ -57,8 +59,8 @@ def publish(weights: Path, out: Path, name: str = "", half: bool = False) -> Pat
     data = weight_file.to_bytes(state, about)
     if path.exists() and path.read_bytes() != data:
         raise ValueError(f"{path}: is there already, and another file; remove it, or give -name")
-    checkpoint.write_atomically(path, data)
-    checkpoint.write_atomically(path.with_name(TABLE), table(path.parent).encode())
+    write_atomically(path, data)
+    write_atomically(path.with_name(TABLE), table(path.parent).encode())
     wrong = "" if about["wrong of 500"] is None else f", {about['wrong of 500']} of 500 images wrong"
     print(f"{path}: {len(data) / 1e6:.2f} MB{wrong}\nSHA-256 {hashlib.sha256(data).hexdigest()}")
     return path
@@ -68,12 +70,12 @@ def finished_result(content: dict, weights: Path) -> dict:
     """The result of the run whose last weights these are. Raises ValueError where they are not."""
     if "result" in content:
         return content["result"]
-    place = weights.with_name("result.json")
+    place = weights.with_name(RESULT)
     if not place.exists():
         raise ValueError(f"{weights}: of a run that is not finished, {place} is missing; go on with -resume first")
     result = read_result(place)
     if content.get("epoch") != result.get("epochs trained"):
-        raise ValueError(f"{weights}: is not of the epoch that {place} is about; give the run's last.pth")
+        raise ValueError(f"{weights}: is not of the epoch that {place} is about; give the run's {LAST}")
     return result
 
 

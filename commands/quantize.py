@@ -14,8 +14,8 @@ from commands.file_errors import errors_of
 from conf.resolve import chosen_row
 from datasets.augment import NO_AUGMENTATION
 from datasets.loaders import image_source
-from engine import checkpoint
 from engine.trained import Trained, streaming
+from utils import write_atomically
 
 CALIBRATION = 256  # training images from which the ranges of activations are taken
 # An image whose largest output is as many times the median image's is left out of them: a network with gates that
@@ -34,7 +34,7 @@ def quantize(trained: Trained, path: Path) -> Path:
         data = quantized(path, images, Path(folder) / "int8.onnx")
     place = path.with_name(f"{path.stem}-int8.onnx")
     (single, eight), count = errors_of(trained, [onnx_runner(path.read_bytes()), onnx_runner(data)])
-    checkpoint.write_atomically(place, data)
+    write_atomically(place, data)
     print(f"{place}: {len(data) / 1e6:.2f} MB, calibrated on {len(images)} training images, {left_out} left out")
     print(f"wrong of {count:,} test images: {single} as float32, {eight} as int8")
     return place

@@ -18,8 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from commands import result_tables
-from commands.result_rows import METRICS, RESULT, SETTINGS, ResultRow, read_tables, words
+from commands.finished_runs import RESULT
+from commands.result_rows import METRICS, ResultRow, read_tables
+from conf.resolve import SETTINGS
 from conf.yaml_file import read_mapping, to_text
+from engine.cards import words
 from engine.device import visible_cuda_devices
 from engine.distributed import STARTER
 from engine.folders import Folders, net_folder
@@ -91,7 +94,7 @@ class Trainer:
             name = f"{Path(settings.dataset).resolve().name}-{row.run_name(seed)}"
             inner = Path(net_folder(settings.net)) / name
             folders = Folders(self.out / "runs" / inner, self.out / "checkpoints" / inner)
-            if not (folders.checkpoints / "result.json").exists():
+            if not (folders.checkpoints / RESULT).exists():
                 other = owner(folders.checkpoints)
                 why = f"is being trained by {other}" if other else ""
                 why = why or self.run(self.command(row, seed, folders), folders, place)

@@ -11,7 +11,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from commands.finished_runs import Row
-from commands.result_rows import EPOCHS, ERROR, ResultTable, errors_by_epoch
+from commands.result_rows import EPOCHS, ERROR, ResultTable, by_epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,20 +39,27 @@ def plot(table: ResultTable, rows: dict[str, Row]) -> bytes | None:
 
 
 def _draw_curves(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
-    """The error after each epoch, mean and range over the seeds; whether there was any."""
-    curves = {label: [errors_by_epoch(run, CURVE) for run in row.runs] for label, row in rows.items()}
-    curves = {label: each for label, each in curves.items() if all(each)}
-    baselines = {first for first, _ in table.pairs}
-    for label, seeds in curves.items():
-        points = [(epoch, [100 * (1 - dict(seed)[epoch]) for seed in seeds]) for epoch, _ in seeds[0]]
-        epochs, errors = [epoch for epoch, _ in points], [statistics.fmean(values) for _, values in points]
-        axes.plot(epochs, errors, "--" if label in baselines else "-", marker=".", label=f"{label}: {errors[-1]:.2f} %")
+    """The error after each epoch that all seeds have, mean and range over these; whether there was any.
+
+    The legend has the last epoch's error, as the table has it: seeds that stopped early have last epochs of their own.
+    """
+    baselines, drawn = {first for first, _ in table.pairs}, False
+    for label, row in rows.items():
+        seeds = [by_epoch(run, CURVE) for run in row.runs]
+        common = sorted(set.intersection(*map(set, seeds)))
+        points = {epoch: [100 * (1 - seed[epoch]) for seed in seeds] for epoch in common}
+        if not points:
+            continue
+        means = [statistics.fmean(values) for values in points.values()]
+        last = 100 * row.means[ERROR] if ERROR in row.means else means[-1]
+        axes.plot(list(points), means, "--" if label in baselines else "-", marker=".", label=f"{label}: {last:.2f} %")
         if len(seeds) > 1:
-            low, high = ([choose(values) for _, values in points] for choose in (min, max))
-            axes.fill_between(epochs, low, high, alpha=0.15)
+            low, high = ([choose(values) for values in points.values()] for choose in (min, max))
+            axes.fill_between(list(points), low, high, alpha=0.15)
+        drawn = True
     axes.set_xlabel("epoch")
     axes.legend(fontsize=8)
-    return bool(curves)
+    return drawn
 
 
 def _draw_costs(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from commands.finished_runs import KNOBS, Run, read_knobs, read_result
+from commands.finished_runs import RESULT, Run, read_knobs, read_result
 from conf import FIELDS, Settings, option, resolve
+from conf.resolve import KNOBS, SETTINGS
 from conf.yaml_file import read_mapping
 
-RESULT, SETTINGS, METRICS = ("result.json", "settings.yaml", "metrics.csv")
+METRICS = "metrics.csv"  # in the folder of a run's curves
 LATENCY = "latency.json"  # in a table's folder
 ERROR = "test top-1 error"  # in result.json
 PLOTS = EPOCHS, MACS = ("epochs", "macs")
@@ -147,19 +148,10 @@ def _checked(place: str, entry: object, keys: Iterable[str]) -> dict:
     return entry
 
 
-def words(given: dict[str, object]) -> list[str]:
-    """Settings as the words of a command line."""
-    spelled = []
-    for name, value in given.items():
-        values = value if isinstance(value, list | tuple) else [value]
-        spelled += [option(name), *(str(each).lower() if isinstance(each, bool) else str(each) for each in values)]
-    return spelled
-
-
-def errors_by_epoch(run: Run, column: str) -> list[tuple[float, float]]:
-    """(epoch, value) of a column of the run's metrics.csv; empty where it has no such column or no such file."""
+def by_epoch(run: Run, column: str) -> dict[float, float]:
+    """A column of the run's metrics.csv by epoch; empty where it has no such column or no such file."""
     path = run.folder / METRICS
     if not path.exists():
-        return []
+        return {}
     with path.open(encoding="utf-8", newline="") as file:
-        return [(float(line["epoch"]), float(line[column])) for line in csv.DictReader(file) if line.get(column)]
+        return {float(line["epoch"]): float(line[column]) for line in csv.DictReader(file) if line.get(column)}

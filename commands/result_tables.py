@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from commands.compare import is_share, markdown_table
 from commands.finished_runs import Row
 from commands.result_plots import plot
-from commands.result_rows import ERROR, LATENCY, ResultTable, words
-from engine.checkpoint import write_atomically
+from commands.result_rows import ERROR, LATENCY, ResultTable
+from engine.cards import markdown_table, words
+from utils import write_atomically
 
 DOCUMENT = "RESULTS.md"
 BEGIN, END = "<!-- written by -reproduce: {} -->", "<!-- end of {} -->"
@@ -67,40 +68,62 @@ def placed(text: str, name: str, section: str) -> str:
     return f"{text.rstrip()}\n\n{block}\n"
 
 
-def section(table: ResultTable, rows: dict[str, Row], picture: str, latencies: dict[str, dict[str, float]]) -> str:
-    """Heading, command, note, table, what the pairs differ by, and the plot's place."""
+@dataclass(frozen=True)
+class Latencies:
+    """What benchmarks/latency.py kept of a table: milliseconds by label, and by the way in which the network runs."""
+
+    milliseconds: dict[str, dict[str, float]]
+    machine: str = ""
+    rounds: int = 0
+
+    def ways(self) -> list[str]:
+        return list(next(iter(self.milliseconds.values()), {}))
+
+    def origin(self, name: str) -> str:
+        """A sentence on how the figures of the table of that name were measured."""
+        how = f"`python benchmarks/latency.py -table {name}`, the median of {self.rounds} rounds"
+        return f"Milliseconds: {how} on {'; '.join(self.machine.splitlines())}."
+
+
+def section(table: ResultTable, rows: dict[str, Row], picture: str, latencies: Latencies) -> str:
+    """Heading, command, note, table, what its figures are, what the pairs differ by, and the plot's place."""
     parts = [f"### {table.title}", f"`python main.py {' '.join(words(table.common))} -seed N -net`, with"]
     if table.note:
         parts.insert(1, table.note.strip())
     parts.append(markdown(table, rows, latencies))
+    if any(len(row.runs) > 1 for row in rows.values()):
+        parts.append("± is the sample standard deviation over the seeds.")
+    if latencies.milliseconds:
+        parts.append(latencies.origin(table.name))
     parts += [line for pair in table.pairs if (line := difference(pair, rows))]
     if picture:
         parts.append(f"![Test errors]({picture})")
     return "\n\n".join(parts)
 
 
-def read_latencies(results: Path, table: ResultTable) -> dict[str, dict[str, float]]:
-    """By label, and by the way in which the folded network runs, the milliseconds that benchmarks/latency.py kept.
+def read_latencies(results: Path, table: ResultTable) -> Latencies:
+    """Those of a table's folded networks; none where they were not measured.
 
     Raises ValueError for a file that it did not write.
     """
     path = results / table.name / LATENCY
     if not path.exists():
-        return {}
+        return Latencies({})
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))["milliseconds"]
-        return {label: {way: float(value) for way, value in ways.items()} for label, ways in kept.items()}
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        found = {label: {way: float(ms) for way, ms in ways.items()} for label, ways in kept["milliseconds"].items()}
+        return Latencies(found, str(kept["machine"]), int(kept["rounds"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path}: is not what benchmarks/latency.py -table writes; measure the table again") from None
 
 
-def markdown(table: ResultTable, rows: dict[str, Row], latencies: dict[str, dict[str, float]]) -> str:
+def markdown(table: ResultTable, rows: dict[str, Row], latencies: Latencies) -> str:
     """The table: mean ± standard deviation over the seeds, where there are several; published figures as they are."""
     known = FIGURES if any(ERROR in row.means for row in rows.values()) else FIGURES_OF_REGRESSION
     figures = [(key, head) for key, head in known.items() if any(key in row.means for row in rows.values())]
     published = any(row.published for row in table.rows)
     head = ["network and settings", *(head for _, head in figures), "parameters", "M MACs"]
-    ways = list(next(iter(latencies.values()), {}))
+    ways, measured = latencies.ways(), latencies.milliseconds
     head += (
         [f"folded, ms an image, {way}" for way in ways] + ["seeds", "images/s", "device"] + ["published"] * published
     )
@@ -111,9 +134,9 @@ def markdown(table: ResultTable, rows: dict[str, Row], latencies: dict[str, dict
         found = rows[row.label]
         own = {name: value for name, value in row.given.items() if name != "net" and table.common.get(name) != value}
         cells = [" ".join([f"`{row.given['net']}`", *([f"`{' '.join(words(own))}`"] if own else [])])]
-        cells += [_figure(found, key) for key, _ in figures]
+        cells += [found.figure(key) for key, _ in figures]
         cells += [f"{found.means['parameters']:,.0f}", f"{found.means['macs'] / 1e6:.2f}"]
-        cells += [f"{latencies[row.label][way]:.2f}" if row.label in latencies else "-" for way in ways]
+        cells += [f"{measured[row.label][way]:.2f}" if row.label in measured else "-" for way in ways]
         cells += [
             found.labels()["seeds"],
             f"{found.means['images per second']:,.0f}",
@@ -121,14 +144,6 @@ def markdown(table: ResultTable, rows: dict[str, Row], latencies: dict[str, dict
         ]
         lines.append(cells + [row.published] * published)
     return markdown_table(head, lines)
-
-
-def _figure(row: Row, key: str) -> str:
-    if key not in row.means:
-        return "-"
-    factor, form = (100, ".2f") if is_share(key) else (1, ".4f")
-    text = format(factor * row.means[key], form)
-    return text if key not in row.stds else f"{text} ± {format(factor * row.stds[key], form)}"
 
 
 def difference(pair: tuple[str, str], rows: dict[str, Row]) -> str:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from engine.progress import watched
 
 # The largest difference from the network that counts as rounding, as a share of the image's largest output.
 TOLERANCE = 1e-4
+
+
+def on_cpu(network: nn.Module) -> nn.Module:
+    """A float32 copy on the CPU, as a file's outputs are compared with it."""
+    return copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+
+
+@torch.no_grad()
+def check_runs(
+    network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, path: Path, runs_in: str, advice: str
+) -> tuple[float, float]:
+    """check_same() of what a network and a file give for images, N x C x H x W; and the network's largest output.
+
+    The file, run by `run`, has one image, then larger and uneven batches, as its batch dimension is free.
+    """
+    parts = [images[:1], *images[1:].split(64)] if len(images) > 1 else [images]
+    expected = torch.cat([network(part) for part in watched(images.split(64), "outputs to compare with")])
+    found = torch.cat([run(part) for part in watched(parts, runs_in)])
+    return check_same(expected, found, path, runs_in, advice), expected.abs().max().item()
 
 
 def check_same(expected: Tensor, found: Tensor, path: Path, runs_in: str, advice: str) -> float:

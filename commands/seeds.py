@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from commands import compare
-from commands.result_rows import words
 from conf import Settings
 from conf.resolve import settings as resolve
+from engine.cards import words
 from engine.folders import Folders
 
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from commands.finished_runs import RESULT
 from conf import Settings
 from conf.resolve import saved_settings
 from conf.yaml_file import to_text
@@ -28,7 +29,7 @@ from engine.run_lock import RunLock
 from engine.schema import RunContent
 from engine.state import TrainState
 from models import weight_file
-from utils import sweep
+from utils import sweep, write_atomically
 
 
 def train(settings: Settings) -> dict:
@@ -69,7 +70,7 @@ def new_folders(settings: Settings, text: str, lock: RunLock) -> Folders:
     if settings.name:
         Folders.new(settings)  # once more: a run of that name may have begun and ended in between
     sweep(folders.checkpoints)
-    checkpoint.write_atomically(folders.checkpoints / SETTINGS, text.encode())
+    write_atomically(folders.checkpoints / SETTINGS, text.encode())
     return folders
 
 
@@ -114,7 +115,7 @@ def continue_run(place: Path, overrides: dict[str, object], processes: Processes
 def set_later_aside(folder: Path, epoch: int) -> None:
     """Keeps what a run left after an epoch to which it goes back, in later/: checkpoints, and what its end wrote."""
     later = [path for path in checkpoint.by_epoch(folder.glob("*.pth")) if checkpoint.epoch_of(path) > epoch]
-    later += [path for path in (folder / LAST, folder / WEIGHTS, folder / "result.json") if path.exists()]
+    later += [path for path in (folder / LAST, folder / WEIGHTS, folder / RESULT) if path.exists()]
     if later:
         (folder / "later").mkdir(exist_ok=True)
         print(f"what the run saved after epoch {epoch} is kept in {folder / 'later'}")

@@ -28,13 +28,24 @@ COLUMNS = {  # of the HParams table: the knobs that tell runs apart
 Rows = Iterable[dict[str, object]]
 
 
+def words(given: dict[str, object], form: str = "") -> list[str]:
+    """Settings by name as the words of a command line; form: of a number with a fraction, as format() takes it."""
+
+    def word(value: object) -> str:
+        if isinstance(value, float):
+            return format(value, form)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    spelled: list[str] = []
+    for name, value in given.items():
+        spelled += [option(name), *map(word, value if isinstance(value, list | tuple) else [value])]
+    return spelled
+
+
 def changed_words(settings: Settings, told: Iterable[str] = ()) -> str:
     """The knobs that differ from the recipe's, as on the command line, without those that are told elsewhere."""
-    words: list[str] = []
-    for name, value in changes({name: getattr(settings, name) for name in KNOBS}).items():
-        if name not in told:
-            words += [option(name), *map(str, value if isinstance(value, tuple) else (value,))]
-    return shlex.join(words)
+    changed = changes({name: getattr(settings, name) for name in KNOBS})
+    return shlex.join(words({name: value for name, value in changed.items() if name not in told}))
 
 
 def columns(settings: Settings, parameters: int, macs: int) -> dict[str, object]:
@@ -57,9 +68,9 @@ def layout(report: MetricReport, with_blocks: bool) -> dict[str, dict[str, list]
 def card(settings: Settings, checkpoints: Path, result: dict[str, object] | None) -> str:
     """Markdown: the commands that train such a run and this one again, its result where it has one, its settings."""
     told = dict(net=settings.net, dataset=settings.dataset, recipe=settings.recipe, epochs=settings.epochs)
-    words = [word for name, value in (told | {"seed": settings.seed}).items() for word in (option(name), str(value))]
+    new = shlex.join(words(told | {"seed": settings.seed}))
     lines = [
-        f"    python main.py {printable(shlex.join(words))} {printable(changed_words(settings))}".rstrip(),
+        f"    python main.py {printable(new)} {printable(changed_words(settings))}".rstrip(),
         f"    python main.py -recipe {printable(shlex.quote(str(checkpoints / SETTINGS)))}",
         "",
     ]
@@ -72,11 +83,17 @@ def card(settings: Settings, checkpoints: Path, result: dict[str, object] | None
 def table(rows: Rows) -> str:
     """A table in Markdown; rows have equal keys."""
     rows = list(rows)
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(list(rows[0]), [[cell(value) for value in row.values()] for row in rows])
+
+
+def markdown_table(head: list[str], lines: list[list[str]]) -> str:
+    """A table of cells that are Markdown already, but for a |. Where they are padded, dashes are as wide."""
+    padded = any(each.endswith(" ") for each in head)
+    whole = [head, ["-" * (len(each) if padded else 3) for each in head], *lines]
+    return "\n".join("| " + " | ".join(each.replace("|", "\\|") for each in line) + " |" for line in whole)
 
 
 def cell(value: object) -> str:
-    """A value as Markdown shows it unchanged, in a table too."""
+    """A value as Markdown shows it unchanged, outside of a table or as a cell of markdown_table()."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return re.sub(r"([\\`*_{}\[\]()#+.!|-])", r"\\\1", html.escape(printable(text), quote=False))
+    return re.sub(r"([\\`*_{}\[\]()#+.!-])", r"\\\1", html.escape(printable(text), quote=False))

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import on_gpu
+from benchmarks import on_gpu, on_gpu_checks, on_gpu_plan
 
 ROOT = Path(on_gpu.__file__).resolve().parents[1]
 
@@ -44,13 +45,30 @@ def test_without_a_gpu_it_says_what_to_do(tmp_path):
     assert done.returncode == 2 and "give -small" in done.stderr and not (tmp_path / "out").exists()
 
 
+def test_what_failed_is_named_and_what_hangs_is_stopped(tmp_path):
+    path, cpu = tmp_path / "test_made.py", torch.device("cpu")
+    made = "@pytest.mark.cuda\n@pytest.mark.parametrize('given', ['-amp off', '-amp fp16', 'it'])"
+    path.write_text(f"import pytest\n{made}\ndef test_made(given):\n    assert given != '-amp fp16'\n")
+
+    def found(seconds: float) -> dict[str, str]:
+        plan = on_gpu_plan.Plan(seconds=seconds)
+        return on_gpu_checks.run_test(on_gpu_plan.Bench(plan, {}, cpu, 1, 1, tmp_path), path, "test_made")
+
+    assert found(500) == {"found": "2 passed, 1 failed", "failed": "test_made[-amp fp16]"}
+    assert found(0.01) == {"found": "stopped after 0.01 s", "failed": ""}
+
+
 @pytest.mark.slow
 def test_every_stage_runs_in_its_small_form(tmp_path):
     done = run(tmp_path, "-small")
     assert done.returncode == 0, done.stderr
     tables = json.loads((tmp_path / "on_gpu.json").read_text())["tables"]
     assert list(tables) == list(on_gpu.STAGES)
-    assert tables["correct"]["tests/cuda"]["found"] == "2 passed"
+    same = tables["correct"]["test_steps.py::test_the_same_run_twice_is_the_same"]
+    assert same == {"found": "2 passed", "failed": ""}
+    crossed = [name.removeprefix("cheapV3_small, batch 4, ") for name in tables["crossed"]]
+    forms, layouts, precisions = (set(each) for each in zip(*(name.split(", ") for name in crossed), strict=True))
+    assert len(set(crossed)) == len(forms) * len(layouts) * len(precisions) == 3 * 2 * 2
     left_out = {f"{stage}: {name}" for stage, table in tables.items() for name in table if "left out" in table[name]}
     assert {each for each in left_out if not each.startswith("waits")} <= {"compare: MobileNetV3 and timm's"}
     assert "images/s" in tables["matrix"]["cheapV3_small, batch 4"]

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from benchmarks import train_step
+from benchmarks.measure import speed
 from conf.resolve import settings
 from engine.device import Precision
 from engine.job import make_job
 from engine.logs import RunLog
+from engine.loop import train_step as train_step_by_itself
 
 pytestmark = pytest.mark.usefixtures("threads_put_back")
 
@@ -47,7 +49,20 @@ def test_the_time_of_each_part_lands_in_it(job, tmp_path):
     assert all(found[part] >= seconds for part, seconds in pauses.items())
     assert sum(found.values()) <= whole
     assert loop.state.step == 1 and type(loop.state.scaler) is torch.amp.GradScaler  # marks are taken off again
-    assert loop.speed(2) > 0 and loop.state.step == 3
+    assert speed(loop, 2) > 0 and loop.state.step == 3
+
+
+def test_the_speed_is_of_the_steps_that_main_takes_and_the_parts_are_of_eager_ones(job, tmp_path):
+    taken = []
+
+    def step(*words):
+        taken.append(len(words[1]))
+        return train_step_by_itself(*words)
+
+    loop = train_step.Loop(job, job.network, Precision.choose("off", torch.device("cpu")), RunLog(tmp_path), step)
+    assert speed(loop, 2) > 0 and taken == [16, 16]
+    loop.parts(1)
+    assert len(taken) == 2 and loop.state.step == 3
 
 
 def test_train_step_prints_every_part(monkeypatch, capsys):

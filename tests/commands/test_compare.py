@@ -105,7 +105,7 @@ def test_the_markdown_table(tmp_path, capsys):
     head, _, row = compare(tmp_path, capsys)[0]
     found = dict(zip(head, row, strict=True))
     assert found["settings"] == "original -width 0.5" and found["seeds"] == "1-3"
-    assert found["test error, %"] == "27.00 ± 2"
+    assert found["test error, %"] == "27.00 ± 2.00"
     assert (found["network"], found["parameters"], found["M MACs"]) == ("cheapV2", "1,000", "2.00")
 
 

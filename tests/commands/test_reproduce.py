@@ -90,6 +90,7 @@ def test_means_deviations_and_differences(tmp_path):
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| `EffNet_digits` | 12.00 ± 2.83 |" in text and "| `EffNet_digits` `-lr 0.01` | 20.50 ± 0.71 |" in text
     error = 100 * math.sqrt(sum(statistics.variance(each) / 2 for each in errors.values()))
+    assert "\n± is the sample standard deviation over the seeds.\n" in text
     assert f"+8.50 points of top-1 error, with a standard error of {error:.2f}: more than twice that" in text
 
 
@@ -107,7 +108,8 @@ def test_a_plot_against_multiply_accumulates_and_measured_latencies(tmp_path):
     kept(path, "EffNet_digits", 2, 0.1)
     kept(path, "higher-rate", 1, 0.2, lr=0.01)
     medians = {"EffNet_digits": {"ONNX Runtime": 0.1234, "PyTorch": 1.5}}
-    (path.parent / "small" / "latency.json").write_text(json.dumps({"milliseconds": medians}))
+    latency = {"machine": "a processor, 4 cores\n1 thread(s)", "rounds": 15, "milliseconds": medians}
+    (path.parent / "small" / "latency.json").write_text(json.dumps(latency))
     assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
     lines = (tmp_path / "RESULTS.md").read_text().split("\n")
     heads = next(line for line in lines if line.startswith("| network")).split(" | ")
@@ -117,6 +119,23 @@ def test_a_plot_against_multiply_accumulates_and_measured_latencies(tmp_path):
     assert any("-lr 0.01" in line and "| - | - |" in line for line in lines)  # not measured
     picture = (path.parent / "small.svg").read_text()
     assert "multiply-accumulates" in picture and "EffNet_digits: 10.00 %" in picture
+    how = "`python benchmarks/latency.py -table small`, the median of 15 rounds on a processor, 4 cores; 1 thread(s)"
+    assert f"Milliseconds: {how}." in lines
+
+
+def test_seeds_that_stopped_early_share_their_curve_as_far_as_all_went(tmp_path):
+    path = rows_file(tmp_path)
+    kept(path, "EffNet_digits", 1, 0.1)
+    kept(path, "EffNet_digits", 2, 0.3)
+    kept(path, "higher-rate", 1, 0.2, lr=0.01)
+    (path.parent / "small" / "EffNet_digits-seed1" / "metrics.csv").write_text(
+        "epoch,test accuracy\n1,0.5\n2,0.6\n3,0.8\n4,0.9\n"
+    )
+    assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+    picture = (path.parent / "small.svg").read_text()
+    assert "EffNet_digits: 20.00 %" in picture  # the mean of their last epochs, as in the table
+    lines = re.findall(r'<g id="line2d_\d+">\s*<path d="(.*?)" clip-path', picture, re.DOTALL)
+    assert max(line.count("\n") for line in lines) == 2  # points, of a row's curve or of the grid
 
 
 def test_files_that_contradict_their_row_are_refused(tmp_path, capsys):

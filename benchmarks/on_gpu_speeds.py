@@ -1,0 +1,126 @@
+"""The stages of benchmarks/on_gpu.py that measure images a second.
+
+Each yields the lines of its table, and what measures a line's cells.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import models
+from benchmarks.depthwise_forms import COPY_BY_COPY, FORMS, MULTIPLIER, form
+from benchmarks.measure import Step, alternate, ratios, speed, summary
+from benchmarks.on_gpu_plan import Bench, Lines, give_memory_back, write_images
+from benchmarks.processes import Group, Own
+from benchmarks.reuse import others
+from benchmarks.vs_original import SIDES, UNTIMED
+from conf.resolve import settings as resolve
+from datasets.stream import decoders
+
+# by name: the settings that differ from the loop that they are measured against, and the form of the widened map
+LEVERS: dict[str, tuple[dict[str, object], str]] = {
+    "eager": ({"graphs": False}, ""),
+    "NCHW (-channels-last false)": ({"channels_last": False}, ""),
+    "float32 (-amp off)": ({"amp": "off"}, ""),
+    "fp16": ({"amp": "fp16"}, ""),
+    "-deterministic": ({"deterministic": True}, ""),
+    "-cudnn-benchmark": ({"cudnn_benchmark": True}, ""),
+    COPY_BY_COPY: ({}, COPY_BY_COPY),
+    MULTIPLIER: ({}, MULTIPLIER),
+    "eager, -fused false": ({"graphs": False, "fused": False}, ""),
+}
+LAYOUTS = {"channels_last": True, "NCHW": False}
+PRECISIONS = {"bf16": "bf16", "float32": "off"}
+
+
+def against(bench: Bench, batch: int, more: dict[str, object], how: str) -> dict[str, str]:
+    """Images a second with other settings and another form of the widened map, and over those without, in turns."""
+    base = bench.loop(bench.plan.net, batch)
+    with form(how):
+        other = bench.loop(bench.plan.net, batch, **more)
+
+    def other_speed() -> float:
+        with form(how):
+            return speed(other, bench.plan.steps)
+
+    found = alternate({"base": partial(speed, base, bench.plan.steps), "other": other_speed}, bench.rounds)
+    return {
+        "images/s": summary(found["other"], 0),
+        "over the first": summary(ratios(found["other"], found["base"]), 2),
+    }
+
+
+def matrix(bench: Bench) -> Lines:
+    def alone(net: str, batch: int) -> dict[str, str]:
+        loop = bench.loop(net, batch)
+        speeds = alternate({"own": partial(speed, loop, bench.plan.steps)}, bench.rounds)["own"]
+        return {"images/s": summary(speeds, 0), "ms a step": f"{1e3 * batch / sorted(speeds)[len(speeds) // 2]:.2f}"}
+
+    for batch in bench.plan.batches:
+        for net in (net for pair in bench.plan.pairs for net in pair):
+            yield f"{net}, batch {batch}", partial(alone, net, batch)
+            give_memory_back(bench)
+        for name, (more, how) in LEVERS.items():
+            yield f"{bench.plan.net}, batch {batch}, {name}", partial(against, bench, batch, more, how)
+            give_memory_back(bench)
+    for mode in bench.plan.compiled:
+        batch = bench.plan.batches[0]
+        yield f"{bench.plan.net}, batch {batch}, -compile {mode}", partial(against, bench, batch, {"compile": mode}, "")
+
+
+def crossed(bench: Bench) -> Lines:
+    """Form of the widened map, layout and precision, each with each: what one gives may depend on the others."""
+    batch = bench.plan.batches[0]
+    for how, (layout, last), (precision, amp) in itertools.product(FORMS, LAYOUTS.items(), PRECISIONS.items()):
+        more = {"channels_last": last, "amp": amp, "kernels": False}  # kernels.c, for a CPU, has a form of its own
+        name = f"{bench.plan.net}, batch {batch}, {how}, {layout}, {precision}"
+        yield name, partial(against, bench, batch, more, how)
+        give_memory_back(bench)
+
+
+def compare(bench: Bench) -> Lines:
+    def with_original(net: str) -> dict[str, str]:
+        given = {"net": net, "batch_size": bench.plan.batches[0]} | bench.given
+        eager = resolve(given | {"graphs": False})
+        groups = {name: Group(side, eager, bench.threads) for name, side in SIDES.items()}
+        groups["own by graphs"] = Group(Own, resolve(given), bench.threads)
+        try:
+            calls = {name: partial(group.speed, UNTIMED, bench.plan.steps) for name, group in groups.items()}
+            found = alternate(calls, bench.rounds)
+        finally:
+            for group in groups.values():
+                group.end()
+        texts = {f"{name}, images/s": summary(values, 0) for name, values in found.items()}
+        return texts | {"over the original's": summary(ratios(found["own by graphs"], found["original"]), 2)}
+
+    def with_library(number: int) -> dict[str, str]:
+        batch = bench.plan.batches[-1]
+        name, theirs = others(batch, bench.device)[number]
+        own = Step(models.create("MobileNetV3"), batch, device=bench.device)
+        theirs(), own()
+        found = alternate({"theirs": theirs, "own": own}, bench.rounds)
+        return {"network": name, "theirs over ours, time of an eager float32 step": summary(ratios(*found.values()), 2)}
+
+    yield f"{bench.plan.net} and the original's loop", partial(with_original, bench.plan.net)
+    yield "MobileNetV3 and torchvision's", partial(with_library, 0)
+    yield "MobileNetV3 and timm's", partial(with_library, 1)
+
+
+def streaming(bench: Bench) -> Lines:
+    def images_a_second(folder: Path, workers: int | None) -> dict[str, str]:
+        classes, each, side = bench.plan.streamed
+        write_images(folder, classes, each, side, "jpg")
+        given = {"dataset": str(folder), "size": side * 7 // 8, "random_resized_crop": 0.25}
+        given |= {"memory": 1e-6, "workers": workers} if workers is not None else {"random_resized_crop": 0.0}
+        loop = bench.loop(bench.plan.net, 64 if bench.is_cuda else 4, **given)
+        steps = min(bench.plan.steps, 20)
+        return {"images/s": summary([speed(loop, steps) for _ in range(bench.rounds)], 0)}
+
+    own = decoders(None, processes=1)
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in dict.fromkeys((None, 0, 2, own, 2 * own)):
+            name = "in memory" if workers is None else f"streaming, {workers} decoders"
+            yield name, partial(images_a_second, Path(folder), workers)
