@@ -105,7 +105,7 @@ def test_two_machines_end_in_one_process_s_weights(tmp_path):
     assert [status for status, _, _ in machines.outcome()] == [0, 0]
     wanted = distributed_worker.epoch(SINGLE_PROCESS, accumulate=1)
     for rank in range(2):
-        assert_close(torch.load(tmp_path / f"{rank}.pt")[3], wanted)
+        assert_close(torch.load(tmp_path / f"{rank}.pt")["3"], wanted)
 
 
 @pytest.mark.slow
