@@ -156,8 +156,11 @@ def process_group(gpu: bool | None) -> Iterator[Processes]:
             raise
         if is_launched():
             # the launcher says which process it was, and ends this one with SIGTERM at once; of another machine's
-            # processes it knows nothing, and one process here speaks
-            time.sleep(0 if machine_count() > 1 and is_first_here() else GRACE)
+            # processes it knows nothing, and one process here speaks, whatever the launcher sends meanwhile
+            if machine_count() > 1 and is_first_here():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            else:
+                time.sleep(GRACE)
         raise ValueError(
             f"process {rank} of {world_size}: another process has ended, and this one cannot go on without it; "
             "what was saved is whole, go on with -resume"

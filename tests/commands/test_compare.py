@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import statistics
 from dataclasses import asdict
 
@@ -17,8 +18,10 @@ from PIL import Image
 import main
 import models
 from commands.compare import plot
-from commands.finished_runs import read_runs, rows_of
+from commands.finished_runs import newest_of_each_seed, read_runs, rows_of
+from conf import FIELDS, is_list, option, value_type
 from conf.resolve import settings
+from conf.yaml_file import read_mapping
 from engine import checkpoint
 
 
@@ -148,6 +151,42 @@ def test_what_tells_runs_apart(tmp_path, capsys, given):
     assert [row["seeds"] for row in rows] == ["1", "2"]
     shown = [(row["recipe"], row["epochs"], row["changed"]) for row in rows]
     assert shown[0] == ("original", "300", "") and shown[1] != shown[0]
+
+
+def another(name: str, value: object) -> object:
+    """A value that a knob may have, and does not have here."""
+    limits = FIELDS[name].metadata
+    if value_type(name) is bool:
+        return not value
+    if value_type(name) is str:
+        return next((word for word in limits["choices"] if word != value), "other")
+    number = value_type(name)(limits["high"] if value != limits["high"] else limits["low"])
+    return [number] if is_list(name) else number
+
+
+def test_every_knob_that_changes_the_result_tells_runs_apart(tmp_path, capsys):
+    """A run for each, of its own seed, that differs by it alone from the first; and one by all others together."""
+    leave(tmp_path, "start")
+    place = tmp_path / "checkpoints" / "cheapV2"
+    result, plain = json.loads((place / "start/result.json").read_text()), read_mapping(place / "start/settings.yaml")
+    told = [name for name, field in FIELDS.items() if field.metadata["changes"] == "result" and name != "seed"]
+    changes = {number: {name: another(name, plain[name])} for number, name in enumerate(told, 2)}
+    changes[1000] = {name: another(name, plain[name]) for name in FIELDS if name not in (*told, "seed")}
+    for seed, change in changes.items():
+        shutil.copytree(place / "start", place / str(seed))
+        (place / str(seed) / "settings.yaml").write_text(yaml.safe_dump(plain | change | {"seed": seed}))
+        own = {name: value for name, value in change.items() if name in result}
+        (place / str(seed) / "result.json").write_text(json.dumps(result | own | {"seed": seed}))
+    rows = rows_of(newest_of_each_seed(read_runs(tmp_path)))  # without the plot, which takes long
+    assert not capsys.readouterr().err
+    found = {
+        row["seeds"]: row for row in (each.labels() | {"dataset": each.runs[0].result["dataset"]} for each in rows)
+    }
+    first = found.pop("1 1000")
+    assert found.keys() == {str(seed) for seed in changes if seed != 1000}
+    for seed, name in enumerate(told, 2):
+        row = found[str(seed)]
+        assert row[name] != first[name] if name in first else option(name) in row["changed"].split(), name
 
 
 def test_what_does_not(tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def device() -> torch.device:
     """The first CUDA device. CUDA_TESTS_ON=cpu runs what does not need one on a CPU, to try the tests themselves."""
     if os.environ.get("CUDA_TESTS_ON") == "cpu":

@@ -52,7 +52,7 @@ DECAY = {"decay_norms": False, "weight_decay": 0.1}
 @pytest.mark.parametrize(
     "more", [{}, {"ema": 0.5}, {"accumulate": 2}, {"optimizer": "sgd", "lr": 2**-7, **DECAY}], ids=str
 )
-@pytest.mark.parametrize("amp", ["off", "fp16"])
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_graphs_are_the_eager_steps(amp, more, device):
     if device.type != "cuda":
         pytest.skip("a graph is CUDA's")

@@ -42,9 +42,14 @@ def one_process():
     return distributed_worker.epoch(SINGLE_PROCESS, accumulate=1)
 
 
-def assert_close(found: dict, wanted: dict) -> None:
+@pytest.fixture(scope="module")
+def taught():
+    return distributed_worker.epoch(SINGLE_PROCESS, accumulate=1, taught=True)
+
+
+def assert_close(found: dict, wanted: dict, rtol: float = 1e-9, atol: float = 1e-12) -> None:
     """Weights to rounding in float64; losses and figures to rounding in float32, in which they are read."""
-    torch.testing.assert_close(found["network"], wanted["network"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found["network"], wanted["network"], rtol=rtol, atol=atol)
     assert len(found["losses"]) == 15
     assert found["losses"] == pytest.approx(wanted["losses"], rel=1e-6)
     assert found["train"] == pytest.approx(wanted["train"], rel=1e-6)  # cross-entropy is measured in float32
@@ -57,13 +62,16 @@ def test_an_accumulated_step_is_the_whole_step(one_process):
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
-def test_many_processes_end_in_one_process_s_weights(one_process, tmp_path, count):
-    """Shares of the last batch that are not even, augmentation, clipping; with and without accumulation."""
-    words = [*LAUNCH, f"--nproc-per-node={count}", "tests/helpers/distributed_worker.py", str(tmp_path), "1", "3"]
-    subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+def test_many_processes_end_in_one_process_s_weights(one_process, taught, tmp_path, count):
+    """Shares of the last batch that are not even, augmentation, clipping; with and without accumulation, a teacher."""
+    worker = [f"--nproc-per-node={count}", "tests/helpers/distributed_worker.py", str(tmp_path), "1", "3", "taught"]
+    subprocess.run([*LAUNCH, *worker], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+    assert taught["losses"][-1] != pytest.approx(one_process["losses"][-1], rel=0.01)
     for rank in range(count):
-        for found in torch.load(tmp_path / f"{rank}.pt").values():
-            assert_close(found, one_process)
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert_close(found["taught"], taught, rtol=1e-5, atol=1e-7)  # a teacher is followed in float32
+        for accumulate in ("1", "3"):
+            assert_close(found[accumulate], one_process)
 
 
 def free_port() -> str:

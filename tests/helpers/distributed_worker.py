@@ -1,6 +1,8 @@
 """One process of tests/engine/test_distributed.py: an epoch on digits in float64, batch norm frozen; saves the outcome.
 
-python -m torch.distributed.run ... tests/helpers/distributed_worker.py FOLDER ACCUMULATE...
+python -m torch.distributed.run ... tests/helpers/distributed_worker.py FOLDER ACCUMULATE... [taught]
+
+taught: once more without accumulation, after a teacher's outputs.
 """
 
 import sys
@@ -15,6 +17,7 @@ from conf.resolve import settings
 from datasets import load
 from datasets.loaders import make_batches
 from engine.device import Precision
+from engine.distillation import Distilled, TaughtBatches, Teacher
 from engine.distributed import process_group
 from engine.loop import evaluate, train_epoch
 from engine.state import TrainState
@@ -48,7 +51,14 @@ def frozen(network: nn.Module) -> nn.Module:
     return network
 
 
-def epoch(processes, accumulate: int) -> dict:
+def teacher() -> Teacher:
+    """One linear layer, whose outputs are other ones for each image."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    return Teacher(network, Precision(torch.device("cpu"), torch.float32), digest="")
+
+
+def epoch(processes, accumulate: int, taught: bool = False) -> dict:
     chosen = settings(
         {
             "net": "EffNet",
@@ -73,10 +83,13 @@ def epoch(processes, accumulate: int) -> dict:
     training, evaluations = make_batches(chosen, data, device, share)
     for batches in (training, *evaluations.values()):
         batches.source = Double(batches.source)
+    task = Classification(10)
+    if taught:
+        training, task = TaughtBatches(training, teacher()), Distilled(10, 0.0, temperature=2.0, share=0.7)
     torch.manual_seed(0)
     network = frozen(models.create("EffNet", num_classes=10, in_channels=1, image_size=8).double())
     state = TrainState.start(network, len(training), chosen, Precision(device, torch.float32), processes)
-    task, losses = Classification(10), []
+    losses = []
     metrics = train_epoch(
         state, training, task, Precision(device, torch.float32), chosen,
         lambda read, rates: losses.extend(read), lambda: None, processes,
@@ -87,5 +100,8 @@ def epoch(processes, accumulate: int) -> dict:
 
 if __name__ == "__main__":
     with process_group(gpu=False) as processes:
-        results = {int(word): epoch(processes, int(word)) for word in sys.argv[2:]}
+        results = {
+            word: epoch(processes, 1, taught=True) if word == "taught" else epoch(processes, int(word))
+            for word in sys.argv[2:]
+        }
         torch.save(results, Path(sys.argv[1]) / f"{processes.rank}.pt")

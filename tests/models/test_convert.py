@@ -77,7 +77,9 @@ RULES = {
 NETWORKS = {
     "torchvision:mobilenet_v2": (16, 0),
     "torchvision:mobilenet_v3_small": (8, 0),  # 72 and 88 are no multiples of 16 and 24
+    "torchvision:mobilenet_v3_large": (11, 0),  # nor are 184 and 200 of 80
     "torchvision:efficientnet_b0": (15, 0),
+    "torchvision:efficientnet_b1": (21, 0),
     "torchvision:mnasnet0_5": (16, 0),
     "timm:mobilenetv2_050": (16, 0),
     "timm:mobilenetv3_small_100": (8, 0),
@@ -278,21 +280,29 @@ def test_refused(name, options, message):
         models.create(name, **options)
 
 
-NET = "torchvision:mobilenet_v3_small"
-RUN = f"-net {NET} -reuse -dataset digits -size 32 -epochs 2 -steps 4 -log-every 1 -b 32 -seed 3 -gpu false -name try1"
-PARTS = ("weight", "bias")
-INNER = Path("checkpoints") / NET.replace(":", "-") / "digits-try1"
+RUN = "-reuse -dataset digits -size 32 -epochs 2 -steps 4 -log-every 1 -b 32 -seed 3 -gpu false -name try1"
+CLASSIFIERS = {"torchvision:mobilenet_v3_small": "classifier.3", "timm:mobilenetv3_small_100": "classifier"}
+
+
+@pytest.fixture(scope="module", params=CLASSIFIERS)
+def net(request) -> str:
+    pytest.importorskip(request.param.partition(":")[0])
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, without_pictures) -> Path:
+def trained(net, tmp_path_factory, without_pictures) -> Path:
     """The folder of a run with Reuse, on real digits, that has ended."""
     out = tmp_path_factory.mktemp("trained")
-    start(RUN, out)
+    start(f"-net {net} {RUN}", out)
     return out
 
 
-def test_resume_ends_in_the_same_weights(trained, tmp_path, monkeypatch):
+def inner(net: str) -> Path:
+    return Path("checkpoints") / net.replace(":", "-") / "digits-try1"
+
+
+def test_resume_ends_in_the_same_weights(net, trained, tmp_path, monkeypatch):
     steps = RunLog.steps
 
     def stopping(self, first, losses, rates):
@@ -302,41 +312,43 @@ def test_resume_ends_in_the_same_weights(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(RunLog, "steps", stopping)
     with pytest.raises(SystemExit):
-        main.main([*RUN.split(), "-out", str(tmp_path)])
+        main.main([*f"-net {net} {RUN}".split(), "-out", str(tmp_path)])
     monkeypatch.undo()
     assert main.main(["-resume", "last", "-out", str(tmp_path)]) == 0
-    assert kill_test.differences(trained / INNER, tmp_path / INNER) == []
+    assert kill_test.differences(trained / inner(net), tmp_path / inner(net)) == []
 
 
 @pytest.mark.slow
-def test_trained_network_is_used_as_ours(trained, tmp_path, capsys):
-    weights = trained / INNER / "last.pth"
+def test_trained_network_is_used_as_ours(net, trained, tmp_path, capsys):
+    weights = trained / inner(net) / "last.pth"
     for words in (f"-test -weights {weights}", f"-export onnx -weights {weights}", f"-compare -out {trained}"):
         assert main.main(words.split()) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
-    assert f"{NET} on the 360 test images" in printed and "ONNX Runtime on 256 test images" in printed
+    assert f"{net} on the 360 test images" in printed and "ONNX Runtime on 256 test images" in printed
     assert "-reuse True" in (trained / "runs" / "compare.csv").read_text()
     network = models.load(weights.with_suffix(".safetensors"), folded=False)
     assert sum(isinstance(module, ReuseDepthwise) for module in network.modules()) == 8
 
 
-def test_weights_for_other_classes_start_a_run(trained, capsys):
+def test_weights_for_other_classes_start_a_run(net, trained, capsys):
     """The classifier alone is made new."""
-    made = Made(NET, num_classes=7, in_channels=1, image_size=32, others={"reuse": True})
-    network, path = made.network(), trained / INNER / "last.pth"
+    made = Made(net, num_classes=7, in_channels=1, image_size=32, others={"reuse": True})
+    network, path = made.network(), trained / inner(net) / "last.pth"
     content = checkpoint.load(path)
     load_pretrained(network, content, path, made, classes=list("abcdefg"))
     theirs, mine = checkpoint.network_weights(content), network.state_dict()
-    assert {key for key in mine if not torch.equal(mine[key], theirs[key])} == {f"classifier.3.{w}" for w in PARTS}
-    assert "classifier.3.weight: made new" in capsys.readouterr().out
+    assert {key for key in mine if not torch.equal(mine[key], theirs[key])} == {
+        f"{CLASSIFIERS[net]}.{which}" for which in ("weight", "bias")
+    }
+    assert f"{CLASSIFIERS[net]}.weight: made new" in capsys.readouterr().out
     plain = replace(made, others={})
     with pytest.raises(ValueError, match="give -reuse true"):
         load_pretrained(plain.network(), content, path, plain, classes=list("abcdefghij"))
 
 
-def test_hub(trained):
+def test_hub(net, trained):
     """create() as an entry point, for the names that are none of a function's."""
-    weights = str(trained / INNER / "last.pth")
-    loaded = torch.hub.load(str(ROOT), "create", NET, source="local", weights=weights).eval()
-    own = models.load(trained / INNER / "last.safetensors", folded=False)
+    weights = str(trained / inner(net) / "last.pth")
+    loaded = torch.hub.load(str(ROOT), "create", net, source="local", weights=weights).eval()
+    own = models.load(trained / inner(net) / "last.safetensors", folded=False)
     assert torch.equal(loaded(IMAGES.float()), own(IMAGES.float()))
