@@ -84,19 +84,34 @@ def _recolour(images: Tensor, name: str, strength: Tensor) -> Tensor:
     from torchvision.transforms.v2 import functional as V  # here: torchvision takes a second to load
 
     if name in BLENDS:
-        adjust = {
-            "Brightness": V.adjust_brightness,
-            "Color": V.adjust_saturation,
-            "Contrast": V.adjust_contrast,
-            "Sharpness": V.adjust_sharpness,
-        }[name]
-        start = adjust(images, 0.0).float()
+        starts = {
+            "Brightness": functools.partial(V.adjust_brightness, brightness_factor=0.0),
+            "Color": functools.partial(V.adjust_saturation, saturation_factor=0.0),
+            "Contrast": functools.partial(V.adjust_contrast, contrast_factor=0.0),
+            "Sharpness": _smoothed,
+        }
+        start = starts[name](images).float()
         return (images - start).mul_(1.0 + strength).add_(start).clamp_(0, 255).to(torch.uint8)
     if name == "Posterize":
         return images & (256 - 2 ** (8 - strength.int())).to(torch.uint8)
     if name == "Solarize":
         return torch.where(images >= 255 * strength, V.invert(images), images)
     return V.autocontrast(images) if name == "AutoContrast" else V.equalize(images)
+
+
+def _smoothed(images: Tensor) -> Tensor:
+    """What sharpness starts from, as torchvision's adjust_sharpness(images, 0.0) makes it; the border stays as it is.
+
+    Made here because torchvision brings its kernel from the host at every call, for which a CUDA device is waited for.
+    A sum of whole numbers over 13 is never halfway between two, so that both round alike.
+    """
+    channels, height, width = images.shape[1:]
+    smoothed = images.float()
+    if min(height, width) > 2:
+        kernel = torch.ones(channels, 1, 3, 3, device=images.device)
+        kernel[:, :, 1, 1].fill_(5.0)
+        smoothed[:, :, 1:-1, 1:-1] = (F.conv2d(smoothed, kernel, groups=channels) / 13).round()
+    return smoothed
 
 
 def _move(images: Tensor, strengths_of: list[tuple[str, Tensor]]) -> Tensor:

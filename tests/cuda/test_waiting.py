@@ -14,8 +14,7 @@ from tests.helpers.made_data import pixels, save_image
 
 pytestmark = pytest.mark.cuda
 READINGS, EVERY = 3, 5
-# Without trivial_augment: torchvision's sharpness makes its kernel on the host, and waits until the device has it.
-AUGMENTED = dict(crop=2, flip="random", rotation=10.0, erase=0.5, mixup=0.4, cutmix=1.0)
+AUGMENTED = dict(crop=2, flip="random", rotation=10.0, trivial_augment=True, erase=0.5, mixup=0.4, cutmix=1.0)
 
 
 @pytest.fixture
