@@ -74,7 +74,7 @@ def _entry_point(models: types.ModuleType, name: str) -> collections.abc.Callabl
         if weights is None:
             return models.create(name, *arguments, **named)
         named |= dict(zip(signature.parameters, arguments))  # noqa: B905, there may be fewer
-        return _own("engine.weights").create_with(name, pathlib.Path(weights), named)
+        return _own("engine.saved.weights").create_with(name, pathlib.Path(weights), named)
 
     signature = inspect.signature(functools.partial(models.create, name))
     extra = [

@@ -179,7 +179,7 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
 def start(argv: list[str], settings: Settings) -> int:
     """Trains a new run, of these words of a command line, in as many processes as it wants; returns the exit status."""
     from commands import train
-    from engine.process_count import wanted_processes
+    from engine.processes.count import wanted_processes
 
     count = functools.partial(wanted_processes, settings.procs, settings.gpu, settings.batch_size)
     return in_processes(argv, count, functools.partial(train.train, settings))
@@ -187,8 +187,8 @@ def start(argv: list[str], settings: Settings) -> int:
 
 def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], object]) -> int:
     """Calls work(), or where count() is above 1 starts main.py in as many processes; returns the exit status."""
-    from engine.distributed import end_with_starter, launch
-    from engine.process_count import is_launched
+    from engine.processes.count import is_launched
+    from engine.processes.distributed import end_with_starter, launch
 
     end_with_starter()
     if not is_launched() and (processes := count()) > 1:

@@ -33,7 +33,7 @@ from commands.result_rows import LATENCY, ResultRow, ResultTable, read_tables
 from conf.resolve import chosen_row
 from datasets import View
 from engine.job import matched
-from engine.trained import how_made
+from engine.saved.trained import how_made
 from models.fold import fold
 from models.for_export import for_onnx
 from utils import write_atomically

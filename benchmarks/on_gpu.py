@@ -32,9 +32,9 @@ import torch
 
 from benchmarks import on_gpu_checks, on_gpu_plan, on_gpu_speeds
 from benchmarks.measure import machine, make_parser
-from engine.cards import markdown_table
 from engine.device import choose_device
-from engine.result import commit
+from engine.shown.cards import markdown_table
+from engine.shown.result import commit
 from utils import parse_bool
 
 ROOT = Path(__file__).resolve().parents[1]

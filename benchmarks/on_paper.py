@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 
 import models
 from benchmarks.depthwise_forms import COPY_BY_COPY, WHOLE_MAP, form
-from engine.cards import markdown_table
+from engine.shown.cards import markdown_table
 from models.ops import activated_conv
 from models.summary import mac_count, parameter_count
 

@@ -17,10 +17,10 @@ from benchmarks.measure import Turn, alternate, endless, machine, make_parser, p
 from conf import Settings
 from conf.resolve import settings as resolve
 from engine.device import algorithms
-from engine.distributed import SINGLE_PROCESS, Processes, process_group
 from engine.graphs import make_step
 from engine.job import make_job
 from engine.loop import train_epoch
+from engine.processes.distributed import SINGLE_PROCESS, Processes, process_group
 from engine.state import TrainState
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from benchmarks.measure import Turn, endless, synchronize
 from engine.device import Precision
 from engine.job import Job
-from engine.logs import RunLog
 from engine.loop import train_epoch, train_step
+from engine.shown.logs import RunLog
 from engine.state import TrainState
 
 PARTS = ("input", "forward", "backward", "optimizer", "logging")

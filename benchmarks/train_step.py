@@ -49,9 +49,9 @@ from conf.resolve import settings as resolve
 from engine.device import Precision
 from engine.graphs import EAGER_STEPS, make_step
 from engine.job import Job, make_job
-from engine.logs import RunLog
 from engine.loop import evaluate
 from engine.schedule import make_schedule
+from engine.shown.logs import RunLog
 from models.fast_path import use_kernels
 from utils import parse_bool
 

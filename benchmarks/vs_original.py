@@ -35,7 +35,7 @@ from benchmarks.processes import Group, Own, loop_settings, make_loop_parser, ta
 from conf import Settings
 from conf.datasets import find_row
 from engine.device import choose_device
-from engine.distributed import Processes
+from engine.processes.distributed import Processes
 from models.fast_path import use_kernels
 
 WORKERS = 2  # the original's -w

@@ -12,12 +12,12 @@ from torch import nn
 from commands.publish import finished_result
 from conf import Settings
 from conf.resolve import saved_settings
-from engine import checkpoint
-from engine.cards import cell, changed_words, table
 from engine.metrics import Metric
-from engine.schema import RunContent
+from engine.saved import checkpoint
+from engine.saved.schema import RunContent
+from engine.saved.trained import how_made, task_name, view_of_content
+from engine.shown.cards import cell, changed_words, table
 from engine.tasks import LARGEST_LOGIT, TASKS
-from engine.trained import how_made, task_name, view_of_content
 from models import registry, weight_file
 from models.layers import SqueezeExcite
 from models.reuse import ReuseSqueezeExcite

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
 from commands.finished_runs import COSTS, Row, is_share, newest_of_each_seed, read_runs, rows_of
-from engine.cards import markdown_table
+from engine.shown.cards import markdown_table
 from models.registry import entry, names
 from utils import printable, write_atomically
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from conf import Settings
 from conf.datasets import find_row
 from datasets import View
-from engine import checkpoint
 from engine.checks import check_run, check_sizes, prepare_network
 from engine.device import Precision
 from engine.distillation import load_teacher
-from engine.folders import Folders
 from engine.job import matched, use_kernels
-from engine.process_count import wanted_processes
+from engine.processes.count import wanted_processes
+from engine.saved import checkpoint
+from engine.saved.folders import Folders
+from engine.saved.weights import check_fits, weights_in
 from engine.views import how_made
-from engine.weights import check_fits, weights_in
 
 
 def dry(settings: Settings) -> None:

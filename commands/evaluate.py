@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from engine import loop
-from engine.progress import watched
-from engine.trained import load_trained
+from engine.saved.trained import load_trained
+from engine.shown.progress import watched
 from models.summary import parameter_count
 
 

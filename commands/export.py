@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from commands.same_outputs import check_runs, on_cpu
 from datasets import View
-from engine.progress import status
-from engine.trained import Trained, load_trained
+from engine.saved.trained import Trained, load_trained
+from engine.shown.progress import status
 from models.fold import Sizes, fold
 from models.for_export import for_onnx
 from utils import write_atomically

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.progress import watched
-from engine.trained import Trained
+from engine.saved.trained import Trained
+from engine.shown.progress import watched
 
 
 @dataclass

@@ -12,9 +12,9 @@ from pathlib import Path
 from conf import FIELDS, convert, resolve
 from conf.resolve import KNOBS, SETTINGS
 from conf.yaml_file import read_mapping
-from engine import checkpoint
-from engine.cards import words
 from engine.run import LAST
+from engine.saved import checkpoint
+from engine.shown.cards import words
 
 RESULT = "result.json"  # in the folder of a run's checkpoints
 COSTS = ("parameters", "macs", "weights bytes")

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from commands.export import onnx_runner, to_onnx
 from commands.file_errors import errors_of
-from engine.progress import status
-from engine.trained import Trained
+from engine.saved.trained import Trained
+from engine.shown.progress import status
 from models.fold import fold
 from models.for_export import for_onnx
 from utils import write_atomically

@@ -14,8 +14,8 @@ import torch
 from conf import FIELDS, option
 from conf.datasets import DATASETS, DatasetRow
 from conf.resolve import FOLDER, read_recipe, recipe_names
-from engine.process_count import is_launched
-from engine.result import commit
+from engine.processes.count import is_launched
+from engine.shown.result import commit
 from models.registry import entry, names
 from utils import printable
 

@@ -28,7 +28,7 @@ from datasets.base import Split, View, resized
 from datasets.driving import FRAME_SIZE, frame_pixels
 from datasets.images import Unreadable, decode_frames, read_image_file
 from datasets.stream import middle
-from engine.trained import Trained, load_trained
+from engine.saved.trained import Trained, load_trained
 
 # Neither Pillow nor torchvision reads these; the packages that do bring a copy of ffmpeg along.
 VIDEOS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
@@ -100,8 +100,8 @@ TABLES = {"classification": ClassTable, "regression": AngleTable}
 def predict(paths: list[str], weights: Path, overrides: dict[str, object]) -> None:
     """Prints the predictions of a run's checkpoint for images, folders of images and the frames of animations.
 
-    overrides: settings that do not change the network, or what weights alone are of (engine/bare.py). For one image
-    lines of text are printed, otherwise CSV with a line for each image, once all are done: path, frame (counted from 1,
+    overrides: settings that do not change the network, or what weights alone are of (engine/saved/bare.py). For one
+    image lines of text are printed, otherwise CSV with a line for each, once all are done: path, frame (counted from 1,
     empty for a still image), then the task's columns. Raises ValueError for weights that cannot be used, a path that
     does not exist, and a file that is no image.
     """

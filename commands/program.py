@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from commands.export import NORMALISED, Exported, about, images_to_check, quiet
 from commands.same_outputs import check_runs, on_cpu
-from engine.progress import status
-from engine.trained import load_trained
+from engine.saved.trained import load_trained
+from engine.shown.progress import status
 from models.fold import Sizes, fold
 from models.for_export import for_xnnpack
 from utils import write_atomically

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from commands.finished_runs import RESULT, read_result
 from conf.datasets import DATASETS
-from engine import checkpoint
-from engine.about_weights import about_weights, without_paths
-from engine.cards import markdown_table
-from engine.folders import net_folder
 from engine.run import LAST
+from engine.saved import checkpoint
+from engine.saved.about_weights import about_weights, without_paths
+from engine.saved.folders import net_folder
+from engine.shown.cards import markdown_table
 from models import weight_file
 from models.pretrained import build
 from utils import write_atomically

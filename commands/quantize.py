@@ -14,7 +14,7 @@ from commands.file_errors import errors_of
 from conf.resolve import chosen_row
 from datasets.augment import NO_AUGMENTATION
 from datasets.loaders import image_source
-from engine.trained import Trained, streaming
+from engine.saved.trained import Trained, streaming
 from utils import write_atomically
 
 CALIBRATION = 256  # training images from which the ranges of activations are taken

@@ -22,12 +22,12 @@ from commands.finished_runs import RESULT
 from commands.result_rows import METRICS, ResultRow, read_tables
 from conf.resolve import SETTINGS
 from conf.yaml_file import read_mapping, to_text
-from engine.cards import words
 from engine.device import visible_cuda_devices
-from engine.distributed import STARTER
-from engine.folders import Folders, net_folder
 from engine.interruption import handled_signals
-from engine.run_lock import owner
+from engine.processes.distributed import STARTER
+from engine.saved.folders import Folders, net_folder
+from engine.saved.run_lock import owner
+from engine.shown.cards import words
 
 PLACES = ("data", "out")  # settings
 MAIN = Path(__file__).resolve().parents[1] / "main.py"

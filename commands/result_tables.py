@@ -11,7 +11,7 @@ from pathlib import Path
 from commands.finished_runs import Row
 from commands.result_plots import plot
 from commands.result_rows import ERROR, LATENCY, ResultTable
-from engine.cards import markdown_table, words
+from engine.shown.cards import markdown_table, words
 from utils import write_atomically
 
 DOCUMENT = "RESULTS.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from engine.progress import watched
+from engine.shown.progress import watched
 
 # The largest difference from the network that counts as rounding, as a share of the image's largest output.
 TOLERANCE = 1e-4

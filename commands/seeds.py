@@ -8,8 +8,8 @@ from pathlib import Path
 from commands import compare
 from conf import Settings
 from conf.resolve import settings as resolve
-from engine.cards import words
-from engine.folders import Folders
+from engine.saved.folders import Folders
+from engine.shown.cards import words
 
 
 def train_seeds(given: dict[str, object], seeds: Sequence[int], start: Callable[[list[str], Settings], int]) -> int:

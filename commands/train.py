@@ -15,18 +15,18 @@ from conf import Settings
 from conf.resolve import saved_settings
 from conf.yaml_file import to_text
 from datasets.fingerprint import TEACHER, differences
-from engine import checkpoint
-from engine.agreement import check_state, complete
-from engine.distributed import Processes, process_group
-from engine.folders import SETTINGS, Folders, begun_run, newest_run
 from engine.job import Job, make_job
-from engine.machines import check_same, own_overrides
-from engine.places import Places
-from engine.process_count import wanted_processes
-from engine.rendezvous import restarts
+from engine.processes.count import wanted_processes
+from engine.processes.distributed import Processes, process_group
+from engine.processes.machines import check_same, own_overrides
+from engine.processes.rendezvous import restarts
 from engine.run import LAST, WEIGHTS, Run
-from engine.run_lock import RunLock
-from engine.schema import RunContent
+from engine.saved import checkpoint
+from engine.saved.agreement import check_state, complete
+from engine.saved.folders import SETTINGS, Folders, begun_run, newest_run
+from engine.saved.places import Places
+from engine.saved.run_lock import RunLock
+from engine.saved.schema import RunContent
 from engine.state import TrainState
 from models import weight_file
 from utils import sweep, write_atomically

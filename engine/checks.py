@@ -11,7 +11,7 @@ from conf.knobs import show
 from engine.device import check_compiler, choose_device
 from engine.graphs import check_graphs
 from engine.muon import check_muon
-from engine.weights import Made
+from engine.saved.weights import Made
 from models.gate_start import can_start_at_one
 from models.registry import SMALLEST_IMAGE, create, entry
 

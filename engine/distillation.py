@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from conf import Settings
 from datasets import View
 from datasets.batches import TrainingBatches
-from engine import checkpoint
 from engine.device import Precision
+from engine.saved import checkpoint
+from engine.saved.trained import Trained, load_trained
 from engine.tasks import Classification
-from engine.trained import Trained, load_trained
 from models.fold import fold
 
 

@@ -18,18 +18,18 @@ from conf.resolve import chosen_row
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.fingerprint import TEACHER, fingerprint
 from datasets.loaders import make_batches
-from engine import checkpoint
 from engine.checks import check_run, check_single_images, check_sizes, prepare_network
 from engine.device import Precision, keep_freed_memory, to_device
 from engine.distillation import Distilled, TaughtBatches, make_teacher
-from engine.distributed import SINGLE_PROCESS, Processes
-from engine.folders import Folders
 from engine.graphs import is_graphed
 from engine.muon import adamw_rate
-from engine.process_count import describe_processes
+from engine.processes.count import describe_processes
+from engine.processes.distributed import SINGLE_PROCESS, Processes
+from engine.saved import checkpoint
+from engine.saved.folders import Folders
+from engine.saved.weights import load_pretrained
 from engine.tasks import TASKS, Task
 from engine.views import how_made, streaming, to_content, view_of_data
-from engine.weights import load_pretrained
 from models import fast_path
 from models.gate_start import can_start_at_one
 from models.match import nearest_width

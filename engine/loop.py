@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from conf import Settings
 from datasets.batches import EvaluationBatches, TrainingBatches
 from engine.device import Precision
-from engine.distributed import SINGLE_PROCESS, Processes
 from engine.interruption import Interrupted
+from engine.processes.distributed import SINGLE_PROCESS, Processes
 from engine.state import TrainState
 from engine.tasks import Task
 from utils import derived_seed

@@ -8,7 +8,7 @@ import torch
 
 from conf import Settings
 from conf.datasets import find_row
-from engine.process_count import wanted_processes
+from engine.processes.count import wanted_processes
 from models.registry import SMALLEST_IMAGE, entry
 
 # How torch and its libraries word it in errors that have no type of their own, on a CPU, on CUDA and on mps.

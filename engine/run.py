@@ -10,19 +10,20 @@ import time
 
 import torch
 
-from engine import cards, checkpoint
-from engine.about_weights import about_weights
-from engine.blocks import WatchedStep
 from engine.device import algorithms
-from engine.folders import LAST, RESULT, WEIGHTS, Folders, net_folder
 from engine.graphs import make_step
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
-from engine.logs import NoLog, RunLog, only_a_warning
 from engine.loop import NotFinite, evaluate, predict, train_epoch
-from engine.progress import Clock, Estimate, epoch_line, progress_bar, show_figures, status, watched
-from engine.result import describe_result, make_result, split_metrics, to_json
-from engine.schema import RunContent
+from engine.saved import checkpoint
+from engine.saved.about_weights import about_weights
+from engine.saved.folders import LAST, RESULT, WEIGHTS, Folders, net_folder
+from engine.saved.schema import RunContent
+from engine.shown import cards
+from engine.shown.blocks import WatchedStep
+from engine.shown.logs import NoLog, RunLog, only_a_warning
+from engine.shown.progress import Clock, Estimate, epoch_line, progress_bar, show_figures, status, watched
+from engine.shown.result import describe_result, make_result, split_metrics, to_json
 from engine.state import TrainState
 from models import weight_file
 from models.registry import entry

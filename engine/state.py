@@ -11,9 +11,9 @@ from torch import nn
 
 from conf import Settings
 from engine.device import Precision
-from engine.distributed import SINGLE_PROCESS, Processes
+from engine.processes.distributed import SINGLE_PROCESS, Processes
+from engine.saved.schema import StateContent
 from engine.schedule import make_optimizer, make_schedule
-from engine.schema import StateContent
 
 # what a checkpoint holds of a TrainState as it is
 FIGURES = ("epoch", "batch", "step", "sums", "loss", "rate", "history", "best", "seconds")
@@ -56,7 +56,7 @@ class TrainState:
     trained    the network that is called in training: wrapped for several processes, or compiled, where that is wanted
     evaluated  the network that is evaluated: the averaged copy (EMA) if there is one
 
-    For the counters and figures from `epoch` on see engine/schema.py.
+    For the counters and figures from `epoch` on see engine/saved/schema.py.
     """
 
     network: nn.Module
@@ -129,7 +129,7 @@ class TrainState:
         }
 
     def restore(self, content: StateContent) -> None:
-        """Restores everything that to_checkpoint() saved; engine/agreement.py has checked that it fits."""
+        """Restores everything that to_checkpoint() saved; engine/saved/agreement.py has checked that it fits."""
         self.network.load_state_dict(content["network"])
         if self.averaged is not None:
             self.averaged.module.load_state_dict(content["averaged"])

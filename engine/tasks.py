@@ -14,9 +14,9 @@ from torch import Tensor
 
 from conf import Settings
 from datasets import Dataset, View
-from engine import figures
-from engine.confusions import class_rows, confusions
 from engine.metrics import Metric, MetricReport
+from engine.shown import figures
+from engine.shown.confusions import class_rows, confusions
 
 LARGEST_LOGIT = 1e4  # in magnitude; logits beyond it are counted as an overflow. e^100 decides any softmax already
 

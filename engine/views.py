@@ -6,8 +6,8 @@ import datasets
 from conf import Settings
 from conf.datasets import DATASETS
 from datasets.stream import decoders
-from engine.schema import RunContent
-from engine.weights import Made
+from engine.saved.schema import RunContent
+from engine.saved.weights import Made
 
 
 def task_name(settings: Settings, content: RunContent) -> str:

@@ -1,7 +1,7 @@
 """Weights alone in a file: safetensors, whose metadata hold all that is known of them as JSON, and a checksum.
 
 The tensors have the names of a network's state dict. The metadata are one text, `about`: a JSON object, of which
-engine/about_weights.py says what it holds, and whose last key, sha256, is the SHA-256 of the object without it, as
+engine/saved/about_weights.py says what it holds, and whose last key, sha256, is the SHA-256 of the object without it as
 json.dumps writes it, followed by all bytes of the file after its header. The same weights always give the same bytes.
 Such a file runs no code when it is read, and anything that reads safetensors reads it.
 """

@@ -44,7 +44,7 @@ def without_pictures():
 
     For modules whose tests look at neither, and do not use `finished`: that run has them.
     """
-    from engine.logs import RunLog
+    from engine.shown.logs import RunLog
     from engine.tasks import TASKS
 
     with pytest.MonkeyPatch.context() as patch:

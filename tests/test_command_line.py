@@ -19,7 +19,7 @@ from conf import FIELDS, PARTS, option
 from conf.datasets import DATASETS
 from conf.resolve import recipe_names
 from conf.resolve import settings as resolve
-from engine import checkpoint
+from engine.saved import checkpoint
 from models.summary import parameter_count
 
 ROOT = Path(main.__file__).parent

@@ -132,9 +132,9 @@ def test_weights_of_a_run_and_of_others(finished, tmp_path, imports, checks):
 
 
 def test_loading_leaves_the_programs_own_modules_in_place():
-    import engine.schema
+    import engine.saved.schema
 
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("engine", "models")}
     torch.hub.load(str(ROOT), "EffNet", source="local", num_classes=10)
-    assert engine.schema is sys.modules["engine.schema"]
+    assert engine.saved.schema is sys.modules["engine.saved.schema"]
     assert all(sys.modules.get(name) is module for name, module in before.items())

@@ -22,8 +22,8 @@ import main
 import models
 from commands import publish
 from commands.predict import ClassTable, normalised, read_images
-from engine import checkpoint
-from engine.trained import load_trained
+from engine.saved import checkpoint
+from engine.saved.trained import load_trained
 from tests.helpers.drive import write_drive
 from tests.helpers.runs import checkpoints, start
 

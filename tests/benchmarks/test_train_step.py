@@ -11,8 +11,8 @@ from benchmarks.measure import speed
 from conf.resolve import settings
 from engine.device import Precision
 from engine.job import make_job
-from engine.logs import RunLog
 from engine.loop import train_step as train_step_by_itself
+from engine.shown.logs import RunLog
 
 pytestmark = pytest.mark.usefixtures("threads_put_back")
 

@@ -11,7 +11,7 @@ import torch
 from benchmarks import vs_original
 from benchmarks.processes import Own
 from conf.resolve import settings
-from engine.distributed import SINGLE_PROCESS
+from engine.processes.distributed import SINGLE_PROCESS
 from tests.test_command_line import write_images
 
 ROOT = Path(vs_original.__file__).resolve().parents[1]

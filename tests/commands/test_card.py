@@ -6,7 +6,7 @@ import re
 import pytest
 
 import main
-from engine import checkpoint
+from engine.saved import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from commands.finished_runs import newest_of_each_seed, read_runs, rows_of
 from conf import FIELDS, is_list, option, value_type
 from conf.resolve import settings
 from conf.yaml_file import read_mapping
-from engine import checkpoint
+from engine.saved import checkpoint
 
 
 def compare(out, capsys) -> tuple[list[list[str]], list[dict], str]:

@@ -4,8 +4,8 @@ import torch
 
 import main
 from commands.evaluate import evaluate
-from engine import checkpoint
-from engine.trained import load_trained
+from engine.saved import checkpoint
+from engine.saved.trained import load_trained
 from tests.helpers.drive import write_drive
 from tests.helpers.runs import checkpoints, result, start
 

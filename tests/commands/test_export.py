@@ -23,7 +23,7 @@ from commands.export import export_onnx, onnx_runner, to_onnx
 from commands.half import InHalf, StoredAsHalf
 from commands.program import LARGEST_BATCH, export_program
 from commands.quantize import without_outliers
-from engine import checkpoint
+from engine.saved import checkpoint
 from models.fold import fold
 from models.layers import GlobalAveragePool
 from models.literal import from_literal, to_literal

@@ -20,7 +20,7 @@ import models
 from conf.datasets import DATASETS
 from conf.resolve import settings
 from datasets.digits import read as read_digits
-from engine import checkpoint
+from engine.saved import checkpoint
 
 ROOT = Path(main.__file__).parent
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 import main
-from engine import checkpoint
+from engine.saved import checkpoint
 
 RUN = "-net EffNet_digits -dataset digits -size 8 -b 256 -epochs 1 -gpu false".split()
 

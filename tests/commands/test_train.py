@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import main
-from engine import checkpoint
+from engine.saved import checkpoint
 from tests.helpers.made_data import pixels, save_image
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -179,7 +179,7 @@ def test_through_a_link(place):
 
 def test_a_folder_right_below_the_root_has_no_runs_folder_above():
     """/a/b has two parents only; a path of three that looks like a run's is one."""
-    from engine.folders import Folders
+    from engine.saved.folders import Folders
 
     assert Folders.beside(Path("/a/b"), "EffNet").runs == Path("/a/b/runs")
     assert Folders.beside(Path("/b"), "EffNet").runs == Path("/b/runs")

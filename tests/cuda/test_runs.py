@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import main
-from engine import checkpoint
-from engine.logs import RunLog
+from engine.saved import checkpoint
+from engine.shown.logs import RunLog
 from tests.helpers.runs import checkpoints, result, start
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("without_pictures")]

@@ -5,10 +5,10 @@ import torch
 
 import models
 from conf.resolve import settings
-from engine.blocks import WatchedStep
 from engine.device import Precision, algorithms
 from engine.graphs import GraphedStep
 from engine.loop import Share, train_step
+from engine.shown.blocks import WatchedStep
 from engine.state import TrainState
 from engine.tasks import Classification
 

@@ -20,8 +20,8 @@ from conf.datasets import find_row
 from datasets.augment import Augmentation, ImageSource, draw
 from datasets.batches import EvaluationBatches, TrainingBatches
 from datasets.stream import StreamedImages, StreamSource
-from engine import checkpoint
-from engine.logs import RunLog
+from engine.saved import checkpoint
+from engine.shown.logs import RunLog
 from utils import derived_seed
 
 ROOT = Path(main.__file__).parent

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import main
-from engine import checkpoint
+from engine.saved import checkpoint
 from tests.helpers.runs import checkpoints
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 import models
 from commands.evaluate import evaluate
-from engine import checkpoint
-from engine.result import split_metrics
+from engine.saved import checkpoint
+from engine.shown.result import split_metrics
 from engine.state import AveragedWeights
 from models.registry import entry
 from tests.helpers.drive import write_drive

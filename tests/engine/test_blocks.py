@@ -7,10 +7,10 @@ import torch
 
 import models
 from conf.resolve import settings
-from engine import checkpoint
-from engine.blocks import WatchedStep
 from engine.device import Precision
 from engine.loop import train_step
+from engine.saved import checkpoint
+from engine.shown.blocks import WatchedStep
 from engine.state import TrainState
 from engine.tasks import Classification
 from models.layers import SqueezeExcite

@@ -1,8 +1,8 @@
-"""engine/cards.py: settings as words that the command line takes back, and tables that Markdown reads."""
+"""engine/shown/cards.py: settings as words that the command line takes back, and tables that Markdown reads."""
 
 import main
 from conf import convert
-from engine.cards import markdown_table, table, words
+from engine.shown.cards import markdown_table, table, words
 
 
 def test_the_words_of_settings_are_taken_back_by_the_command_line():

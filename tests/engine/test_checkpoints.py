@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import checkpoint
+from engine.saved import checkpoint
 
 CONTENT = {
     "settings": {"net": "cheapV3", "epochs": 3},

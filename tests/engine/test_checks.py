@@ -6,7 +6,7 @@ import main
 from conf.datasets import find_row
 from conf.resolve import settings
 from engine.checks import check_run, check_single_images
-from engine.weights import Made
+from engine.saved.weights import Made
 
 
 def test_one_image_is_too_few_for_maps_of_one_pixel(tmp_path, capsys):

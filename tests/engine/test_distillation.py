@@ -12,12 +12,12 @@ from scipy import special, stats
 import main
 from benchmarks import kill_test
 from conf.resolve import settings
-from engine import checkpoint
 from engine.device import Precision
 from engine.distillation import Distilled, make_teacher
-from engine.logs import RunLog
+from engine.saved import checkpoint
+from engine.saved.trained import load_trained
+from engine.shown.logs import RunLog
 from engine.tasks import Classification
-from engine.trained import load_trained
 from tests.engine.test_interruption import signal_at
 from tests.helpers.runs import checkpoints, start
 

@@ -16,9 +16,10 @@ import torch
 import main
 from benchmarks import kill_test
 from datasets.batches import batch_bounds, shared
-from engine import checkpoint, distributed, rendezvous
-from engine.distributed import SINGLE_PROCESS
-from engine.run_lock import owner
+from engine.processes import distributed, rendezvous
+from engine.processes.distributed import SINGLE_PROCESS
+from engine.saved import checkpoint
+from engine.saved.run_lock import owner
 from tests.helpers import distributed_worker
 
 ROOT = Path(main.__file__).parent

@@ -12,9 +12,9 @@ import torch
 from sklearn.metrics import confusion_matrix, recall_score
 from tensorboard import plugin_util
 
-from engine.cards import table
-from engine.confusions import class_rows, confusions, worst_pairs
-from engine.figures import confusion_figure, label, mistakes_figure, pairs_figure
+from engine.shown.cards import table
+from engine.shown.confusions import class_rows, confusions, worst_pairs
+from engine.shown.figures import confusion_figure, label, mistakes_figure, pairs_figure
 from engine.tasks import Classification
 
 

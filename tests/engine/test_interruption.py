@@ -17,9 +17,10 @@ import conf.resolve
 import main
 from benchmarks import kill_test
 from datasets.batches import EvaluationBatches
-from engine import checkpoint, interruption
+from engine import interruption
 from engine.interruption import SIGNALS
-from engine.logs import RunLog
+from engine.saved import checkpoint
+from engine.shown.logs import RunLog
 from tests.helpers.runs import EPOCHS, RUN, checkpoints, start
 
 ROOT = Path(main.__file__).parent

@@ -6,7 +6,7 @@ import yaml
 
 import main
 from conf import Settings
-from engine import checkpoint
+from engine.saved import checkpoint
 from tests.helpers.runs import start
 
 RUN = (

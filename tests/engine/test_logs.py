@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.logs import RunLog
 from engine.run import Run
+from engine.saved import checkpoint
+from engine.shown.logs import RunLog
 from engine.tasks import Classification
 from tests.helpers.runs import RUN, checkpoints, curves, hparams, result, start
 

@@ -14,9 +14,9 @@ import main
 from conf import convert
 from conf.datasets import find_row
 from conf.resolve import settings
-from engine import checkpoint
 from engine.checks import check_run
 from engine.memory import is_out_of_memory, out_of_memory_line
+from engine.saved import checkpoint
 
 ROOT = Path(main.__file__).parent
 HUGE = 1 << 60

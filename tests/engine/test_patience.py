@@ -9,10 +9,10 @@ import torch
 
 import main
 from conf.resolve import settings
-from engine import checkpoint
 from engine.device import Precision
-from engine.logs import RunLog
-from engine.result import to_json
+from engine.saved import checkpoint
+from engine.shown.logs import RunLog
+from engine.shown.result import to_json
 from engine.state import TrainState
 
 pytestmark = pytest.mark.usefixtures("without_pictures")

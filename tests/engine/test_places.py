@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conf.resolve import settings
-from engine.places import Places
+from engine.saved.places import Places
 from tests.helpers.drive import write_drive
 
 SETTINGS = settings({"net": "EffNet_steering", "dataset": "driving", "data": "drives"})

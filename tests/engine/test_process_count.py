@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from conf.resolve import settings
-from engine.process_count import describe_processes, wanted_processes
+from engine.processes.count import describe_processes, wanted_processes
 
 
 @pytest.mark.parametrize(

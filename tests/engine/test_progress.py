@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.progress import LINE, duration, epoch_line
+from engine.shown.progress import LINE, duration, epoch_line
 from engine.tasks import Classification, Regression
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import main
 from datasets import driving
 from datasets.split import held_out_driving
-from engine import checkpoint, figures
-from engine.logs import RunLog
+from engine.saved import checkpoint
+from engine.shown import figures
+from engine.shown.logs import RunLog
 from engine.tasks import Regression
 from tests.helpers.drive import angle_of, write_drive
 

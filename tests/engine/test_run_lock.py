@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import main
-from engine import run_lock
+from engine.saved import run_lock
 from tests.helpers.runs import RUN, checkpoints, result, start
 from utils import sweep, write_atomically
 
@@ -36,7 +36,7 @@ def test_a_live_run_is_left_alone_and_a_dead_one_goes_on(finished, tmp_path, cap
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     folder = checkpoints(tmp_path)
     (folder / "result.json").unlink()
-    live = held(f"from engine.run_lock import *\nRunLock().take(Path({str(folder)!r}))")
+    live = held(f"from engine.saved.run_lock import *\nRunLock().take(Path({str(folder)!r}))")
     try:
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         for words in (["-resume", "last", "-out", str(tmp_path)], ["-resume", str(folder)]):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import main
-from engine import checkpoint
+from engine.saved import checkpoint
 from tests.helpers.runs import checkpoints
 
 VALUES = (None, True, -1, 0, 1.5, 10**400, float("nan"), "x", "", [], [[]], {}, {"a": 1}, {7: 1}, (1, 2))

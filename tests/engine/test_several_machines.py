@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from benchmarks import kill_test
-from engine import checkpoint, watch
-from engine.distributed import SINGLE_PROCESS
-from engine.run_lock import owner
+from engine.processes import watch
+from engine.processes.distributed import SINGLE_PROCESS
+from engine.saved import checkpoint
+from engine.saved.run_lock import owner
 from tests.engine.test_distributed import (
     EACH_STEP,
     ENVIRONMENT,

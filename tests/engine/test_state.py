@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 import models
 from conf.resolve import settings
 from engine.device import Precision
-from engine.distributed import SINGLE_PROCESS, Processes
 from engine.loop import train_step
+from engine.processes.distributed import SINGLE_PROCESS, Processes
 from engine.state import TrainState
 from engine.tasks import Classification
 

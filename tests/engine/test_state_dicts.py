@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.state_dicts import find_weights
-from engine.weights import Made, load_pretrained
+from engine.saved import checkpoint
+from engine.saved.state_dicts import find_weights
+from engine.saved.weights import Made, load_pretrained
 
 MADE = Made("EffNet_digits", num_classes=10, in_channels=1, image_size=8)
 STATE = MADE.network().state_dict()

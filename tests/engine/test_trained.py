@@ -16,8 +16,8 @@ from torchvision import transforms
 
 import main
 from commands import evaluate, predict
-from engine import checkpoint
-from engine.trained import load_trained
+from engine.saved import checkpoint
+from engine.saved.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 HOW = ["no training images", "another mean", "another side", "larger test images", "more classes"]

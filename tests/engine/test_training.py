@@ -16,8 +16,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 import main
 from commands import evaluate, train
 from conf import convert, resolve
-from engine import checkpoint
 from engine.device import algorithms
+from engine.saved import checkpoint
 from tests.helpers.runs import EPOCHS, RUN, checkpoints, curves, hparams, result, start
 
 ROOT = Path(main.__file__).parent
@@ -207,7 +207,7 @@ def test_an_operation_without_a_deterministic_form_is_named():
 
 FLAT = """
 import json, os, sys, main
-from engine.logs import RunLog
+from engine.shown.logs import RunLog
 steps, seen = RunLog.steps, {}
 
 def measured(self, first, losses, rates):

@@ -13,8 +13,8 @@ import torch
 
 import main
 import models
-from engine import checkpoint
-from engine.weights import Made, check_fits, load_pretrained
+from engine.saved import checkpoint
+from engine.saved.weights import Made, check_fits, load_pretrained
 from tests.helpers.made_data import save_image
 from tests.helpers.runs import checkpoints
 

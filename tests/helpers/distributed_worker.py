@@ -18,8 +18,8 @@ from datasets import load
 from datasets.loaders import make_batches
 from engine.device import Precision
 from engine.distillation import Distilled, TaughtBatches, Teacher
-from engine.distributed import process_group
 from engine.loop import evaluate, train_epoch
+from engine.processes.distributed import process_group
 from engine.state import TrainState
 from engine.tasks import Classification
 

@@ -14,9 +14,9 @@ from torch import nn
 import main
 import models
 from benchmarks import kill_test
-from engine import checkpoint
-from engine.logs import RunLog
-from engine.weights import Made, load_pretrained
+from engine.saved import checkpoint
+from engine.saved.weights import Made, load_pretrained
+from engine.shown.logs import RunLog
 from models.convert import reuse_expansions
 from models.fold import fold
 from models.reuse import Reuse, ReuseDepthwise

@@ -7,7 +7,7 @@ from torch import nn
 import conf
 import main
 import models
-from engine import checkpoint
+from engine.saved import checkpoint
 from models import parts
 from models.gate_start import GATE_STARTS
 from models.literal import from_literal

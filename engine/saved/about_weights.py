@@ -10,8 +10,8 @@ from pathlib import Path
 from conf import FIELDS
 from conf.resolve import saved_settings
 from datasets.stream import TEST_SHARE
-from engine.result import to_json
-from engine.schema import LaterContent, TrainedContent
+from engine.saved.schema import LaterContent, TrainedContent
+from engine.shown.result import to_json
 from engine.views import how_made, task_name, view_of_content
 
 PRIVATE = ("data", "out", "name")  # settings that are the machine's or the user's, and change no result
@@ -20,7 +20,7 @@ PRIVATE = ("data", "out", "name")  # settings that are the machine's or the user
 def about_weights(content: TrainedContent, path: Path, result: dict) -> dict[str, object]:
     """What a file of weights says of those in the content of a checkpoint at path, in plain values:
 
-    settings, classes, mean, std, image_size, in_channels, task, ...  as the checkpoint has them (engine/schema.py)
+    settings, classes, mean, std, image_size, in_channels, task, ...  as the checkpoint has them (schema.py)
     create        the arguments of models.create()
     file_side, shorter_side  how an image in a file is cut: models.pretrained.Preprocess
     result        as result.json has it

@@ -1,8 +1,8 @@
 """The one table of what a run's checkpoint holds: every key, its type, its bounds and its meaning.
 
-On disk a checkpoint is a plain dict of these keys, with tensors and plain values only (engine/checkpoint.py). Every
+On disk a checkpoint is a plain dict of these keys, with tensors and plain values only (checkpoint.py). Every
 reading compares it with the table to its innermost values (check), and its numbers with each other (check_agreement).
-Whether its tensors are those of the network: engine/agreement.py.
+Whether its tensors are those of the network: agreement.py.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class OptimizerContent(TypedDict):
     """torch's state dict of an optimizer."""
 
     state: dict[int, dict[str, Tensor]]  # by the number of the parameter
-    param_groups: list[dict[str, object]]  # engine/agreement.py compares them with the settings'
+    param_groups: list[dict[str, object]]  # engine/saved/agreement.py compares them with the settings'
 
 
 class ScheduleContent(TypedDict):

@@ -12,11 +12,11 @@ import datasets
 from conf import TOLD, UNTRAINED, Settings, option
 from conf.resolve import chosen_row
 from conf.resolve import settings as resolve
-from engine import checkpoint
-from engine.schema import LaterContent, TrainedContent
-from engine.state_dicts import find_weights
+from engine.saved import checkpoint
+from engine.saved.schema import LaterContent, TrainedContent
+from engine.saved.state_dicts import find_weights
+from engine.saved.weights import check_fits
 from engine.views import how_made, streaming, to_content, view_of_data
-from engine.weights import check_fits
 
 
 class LoadedContent(TrainedContent, LaterContent):

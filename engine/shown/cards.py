@@ -10,8 +10,8 @@ from pathlib import Path
 
 from conf import Settings, option
 from conf.resolve import KNOBS, SETTINGS, changes
-from engine.blocks import QUANTITIES
 from engine.metrics import MetricReport
+from engine.shown.blocks import QUANTITIES
 from utils import printable
 
 COLUMNS = {  # of the HParams table: the knobs that tell runs apart
@@ -57,7 +57,7 @@ def columns(settings: Settings, parameters: int, macs: int) -> dict[str, object]
 
 def layout(report: MetricReport, with_blocks: bool) -> dict[str, dict[str, list]]:
     """Charts of the Custom Scalars tab: each quantity of training, validation and test images in one chart, and each
-    quantity of all blocks (engine/blocks.py). As SummaryWriter.add_custom_scalars takes it; tags are expressions."""
+    quantity of all blocks (blocks.py). As SummaryWriter.add_custom_scalars takes it; tags are expressions."""
     tags = [metric.tag for metric in report.table]
     charts = {"train and test": {tag: ["Multiline", [rf"^(Train|Val|Test)/{re.escape(tag)}$"]] for tag in tags}}
     if with_blocks:

@@ -12,8 +12,8 @@ from pathlib import Path
 import datasets
 from conf import Settings
 from conf.datasets import DATASETS
-from engine.folders import is_known_layout
-from engine.schema import RunContent
+from engine.saved.folders import is_known_layout
+from engine.saved.schema import RunContent
 
 
 @dataclass(frozen=True)

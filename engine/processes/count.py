@@ -8,7 +8,7 @@ import platform
 import torch
 
 from conf import Settings
-from engine.watch import machine_count
+from engine.processes.watch import machine_count
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 # Images of a step. One process replays its steps as CUDA graphs (engine/graphs.py), and several start their kernels one

@@ -1,6 +1,6 @@
 """Whether the state in a checkpoint is one that its own run could have left: of this network, optimizer and task.
 
-engine/schema.py compares what needs nothing but the checkpoint; this is done once the job of its settings is made.
+schema.py compares what needs nothing but the checkpoint; this is done once the job of its settings is made.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine import weights
 from engine.job import Job
+from engine.saved import weights
+from engine.saved.schema import RunContent
 from engine.schedule import learning_rate_factor, make_optimizer
-from engine.schema import RunContent
 
 # What an optimizer's state dict says of how it computes, on a device or in a version of torch, and not of what.
 MACHINE = ("params", "lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")

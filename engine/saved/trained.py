@@ -17,13 +17,13 @@ from conf.resolve import chosen_row, saved_settings
 from datasets.batches import EvaluationBatches
 from datasets.loaders import evaluation_batches
 from datasets.stream import decoders
-from engine import checkpoint
-from engine.bare import load_content
 from engine.device import Precision, choose_device, keep_freed_memory, to_device
-from engine.places import Places
+from engine.saved import checkpoint
+from engine.saved.bare import load_content
+from engine.saved.places import Places
+from engine.saved.weights import load_weights
 from engine.tasks import TASKS, Task
 from engine.views import how_made, streaming, task_name, view_of_content
-from engine.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Trained:
 def load_trained(weights: Path, overrides: dict[str, object]) -> Trained:
     """The network of a run's checkpoint, or of weights alone.
 
-    overrides: settings that do not change the network, or what weights alone are of (engine/bare.py).
+    overrides: settings that do not change the network, or what weights alone are of (engine/saved/bare.py).
     Raises ValueError as load_content() does.
     """
     content = load_content(weights, overrides, free=("dataset",))

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
-from engine.process_count import VARIABLES, unset
+from engine.processes.count import VARIABLES, unset
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor
 
-from engine.confusions import worst_pairs
+from engine.shown.confusions import worst_pairs
 from utils import printable
 
 # TensorBoard shows a picture about 300 pixels wide, half of what is drawn here: letters are of 11 points and more.
@@ -31,7 +31,7 @@ def label(name: str, longest: int = 40) -> str:
 def class_figures(matrix: numpy.ndarray, classes: tuple[str, ...]) -> dict[str, Figure]:
     """The picture, by its name, of what classes are taken for: all of them, or of many the worst.
 
-    matrix: numbers of images (engine/confusions.py).
+    matrix: numbers of images (confusions.py).
     """
     if len(classes) <= MATRIX_CLASSES:
         return {"confusion matrix": confusion_figure(matrix, classes)}
@@ -41,7 +41,7 @@ def class_figures(matrix: numpy.ndarray, classes: tuple[str, ...]) -> dict[str, 
 def confusion_figure(matrix: numpy.ndarray, classes: tuple[str, ...]) -> Figure:
     """The confusion matrix of up to MATRIX_CLASSES classes: rows are true classes, columns predicted ones.
 
-    matrix: numbers of images (engine/confusions.py). Drawn are shares of the true class in percent, where above 0.
+    matrix: numbers of images (confusions.py). Drawn are shares of the true class in percent, where above 0.
     """
     shares = 100 * matrix / matrix.sum(1, keepdims=True).clip(1)
     names = [label(name, 14) for name in classes]
@@ -62,7 +62,7 @@ def confusion_figure(matrix: numpy.ndarray, classes: tuple[str, ...]) -> Figure:
 
 def pairs_figure(matrix: numpy.ndarray, classes: tuple[str, ...], count: int = 20) -> Figure:
     """The `count` pairs of classes that are confused most: bars of how many images of the first class were taken for
-    the second. matrix: numbers of images (engine/confusions.py)."""
+    the second. matrix: numbers of images (confusions.py)."""
     pairs = worst_pairs(matrix, count)
     figure = Figure(figsize=(6, 6.5), layout="constrained")
     axes = figure.add_subplot()

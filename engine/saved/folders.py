@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conf import Settings
 from conf.resolve import SETTINGS
-from engine.run_lock import owner
+from engine.saved.run_lock import owner
 
 LAST, WEIGHTS, RESULT = "last.pth", "last.safetensors", "result.json"  # beside SETTINGS
 LONGEST_NAME = 100  # bytes; file systems allow 255, and the data set's name stands before it

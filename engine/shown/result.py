@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy
 import torch
 
-from engine.checkpoint import weights_size
 from engine.job import Job
+from engine.saved.checkpoint import weights_size
 from engine.state import TrainState
 from engine.tasks import Task
 from models.fast_path import are_kernels_used
@@ -92,7 +92,7 @@ def device_name(device: torch.device) -> str:
 
 def commit() -> str:
     """The commit of the source, with + where it was changed since; empty outside a git checkout."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     try:
         call = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
         return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from conf import FIELDS, Settings, option
 from datasets.fingerprint import differences
-from engine.distributed import Processes
+from engine.processes.distributed import Processes
 
 # Every machine has data, decoders and devices of its own, and only the main one reads -weights. The data itself is
 # compared, the teacher too, and of a recipe its values.

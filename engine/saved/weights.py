@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import models
 from conf import PARTS, Settings
-from engine import checkpoint
-from engine.schema import TrainedContent
-from engine.state_dicts import differences, find_weights, shown
+from engine.saved import checkpoint
+from engine.saved.schema import TrainedContent
+from engine.saved.state_dicts import differences, find_weights, shown
 
 SIDES = (8, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.3, 1.4, 1.5, 2.0, 3.0, 4.0)

@@ -2,7 +2,7 @@
 
 A checkpoint is torch.save's zip file whose comment is the SHA-256 of everything before the comment. torch.load
 reads it as it is; load() here also verifies the sum, since torch's own reader does not notice most flipped bits.
-What a checkpoint of a run holds: engine/schema.py.
+What a checkpoint of a run holds: engine/saved/schema.py.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from engine.folders import LAST
 from engine.memory import is_out_of_memory
-from engine.schema import LaterContent, RunContent, TrainedContent, check, check_agreement
+from engine.saved.folders import LAST
+from engine.saved.schema import LaterContent, RunContent, TrainedContent, check, check_agreement
 from models import registry, weight_file
 from utils import write_atomically
 
@@ -151,7 +151,7 @@ def check_revision(content: dict, path: Path) -> None:
 
 
 def load_run(path: Path, keys: type = TrainedContent) -> RunContent:
-    """The content of a checkpoint of a run; keys: the class of engine/schema.py whose keys it must hold.
+    """The content of a checkpoint of a run; keys: the class of engine/saved/schema.py whose keys it must hold.
 
     Raises ValueError where it holds bare weights only or lacks one of the keys, or as load() does.
     """
@@ -163,7 +163,7 @@ def load_run(path: Path, keys: type = TrainedContent) -> RunContent:
 
 
 def check_run(content: dict, keys: type, path: Path) -> None:
-    """Raises ValueError where the content of a run's checkpoint is not what `keys` of engine/schema.py says."""
+    """Raises ValueError where the content of a run's checkpoint is not what `keys` of engine/saved/schema.py says."""
     check(content, keys, path)
     check_agreement(content, keys, path)
 

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -23,9 +24,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.process_count import check_devices, is_launched, visible_devices
-from engine.rendezvous import find_processes, not_found
-from engine.watch import is_first_here, machine_count, watched
+from engine.processes.count import check_devices, is_launched, visible_devices
+from engine.processes.rendezvous import find_processes, not_found
+from engine.processes.watch import is_first_here, machine_count, watched
 
 T = TypeVar("T")
 
@@ -200,8 +201,8 @@ def launch(count: int, argv: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    program = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "main.py")
-    arguments = run.parse_args(["--standalone", f"--nproc-per-node={count}", program, *argv])
+    program = Path(__file__).resolve().parents[2] / "main.py"
+    arguments = run.parse_args(["--standalone", f"--nproc-per-node={count}", str(program), *argv])
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup
         arguments.signals_to_handle = "SIGTERM,SIGINT,SIGQUIT"
     try:

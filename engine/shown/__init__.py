@@ -1,0 +1,1 @@
+"""What a run prints, draws and writes for people: progress, curves, cards, pictures, and its result."""
