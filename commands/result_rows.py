@@ -75,6 +75,7 @@ class ResultTable:
     common       the settings that all rows have, by name
     pairs        labels of two rows whose difference is stated, the baseline's first
     plot         what the errors are drawn against, one of PLOTS
+    timed        whether images a second are shown; rows that were trained beside other work compare nothing by them
     """
 
     name: str
@@ -84,6 +85,7 @@ class ResultTable:
     common: dict[str, object] = field(default_factory=dict)
     pairs: tuple[tuple[str, str], ...] = ()
     plot: str = EPOCHS
+    timed: bool = True
 
 
 def read_tables(path: Path) -> list[ResultTable]:
@@ -98,7 +100,7 @@ def read_tables(path: Path) -> list[ResultTable]:
     return [_table(path, str(name), entry) for name, entry in content.items()]
 
 
-_TABLE_KEYS = ("title", "note", "settings", "seeds", "rows", "pairs", "plot")
+_TABLE_KEYS = ("title", "note", "settings", "seeds", "rows", "pairs", "plot", "timed")
 _ROW_KEYS = ("net", "label", "settings", "seeds", "published")
 
 
@@ -116,7 +118,10 @@ def _table(path: Path, name: str, entry: object) -> ResultTable:
             raise ValueError(f"{place}: pairs has {pair}; a pair is two of {', '.join(labels)}")
     if (drawn := entry.get("plot", EPOCHS)) not in PLOTS:
         raise ValueError(f"{place}: plot {drawn}: must be one of {', '.join(PLOTS)}")
-    return ResultTable(name, str(entry.get("title", name)), rows, str(entry.get("note", "")), common, pairs, drawn)
+    if not isinstance(timed := entry.get("timed", True), bool):
+        raise ValueError(f"{place}: timed {timed}: must be true or false")
+    title, note = str(entry.get("title", name)), str(entry.get("note", ""))
+    return ResultTable(name, title, rows, note, common, pairs, drawn, timed)
 
 
 def _row(place: str, table: str, common: dict, entry: dict, row: object) -> ResultRow:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from commands.finished_runs import Row
 from commands.result_plots import plot
-from commands.result_rows import ERROR, LATENCY, ResultTable
+from commands.result_rows import ERROR, LATENCY, ResultRow, ResultTable
 from engine.shown.cards import markdown_table, words
 from utils import write_atomically
 
 DOCUMENT = "RESULTS.md"
 BEGIN, END = "<!-- written by -reproduce: {} -->", "<!-- end of {} -->"
-# By the key of result.json, its heading. The last epoch stands first: the best one was chosen on the test set.
+OVERFLOWS = "test overflowing images"
+# By the key of result.json, its heading; overflows only where a row of the table has any. The last epoch stands first:
+# the best one was chosen on the test set.
 FIGURES = {
     ERROR: "top-1 error, %",
     "test top-5 error": "top-5 error, %",
     "best test top-1 error": "best epoch's, chosen on the test set, %",
+    OVERFLOWS: "test images that overflow",
 }
 FIGURES_OF_REGRESSION = {"test loss": "test MSE", "best test loss": "best epoch's, chosen on the test set"}
 
@@ -79,6 +83,9 @@ class Latencies:
     def ways(self) -> list[str]:
         return list(next(iter(self.milliseconds.values()), {}))
 
+    def cell(self, label: str, way: str) -> str:
+        return f"{self.milliseconds[label][way]:.2f}" if label in self.milliseconds else "-"
+
     def origin(self, name: str) -> str:
         """A sentence on how the figures of the table of that name were measured."""
         how = f"`python benchmarks/latency.py -table {name}`, the median of {self.rounds} rounds"
@@ -118,32 +125,44 @@ def read_latencies(results: Path, table: ResultTable) -> Latencies:
 
 
 def markdown(table: ResultTable, rows: dict[str, Row], latencies: Latencies) -> str:
-    """The table: mean ± standard deviation over the seeds, where there are several; published figures as they are."""
-    known = FIGURES if any(ERROR in row.means for row in rows.values()) else FIGURES_OF_REGRESSION
-    figures = [(key, head) for key, head in known.items() if any(key in row.means for row in rows.values())]
+    """The table: mean ± standard deviation over the seeds, where there are several; published figures as they are.
+
+    A row that is not trained has its published figures alone, or is left out.
+    """
+    columns = list(_columns(table, rows, latencies))
     published = any(row.published for row in table.rows)
-    head = ["network and settings", *(head for _, head in figures), "parameters", "M MACs"]
-    ways, measured = latencies.ways(), latencies.milliseconds
-    head += (
-        [f"folded, ms an image, {way}" for way in ways] + ["seeds", "images/s", "device"] + ["published"] * published
-    )
     lines = []
     for row in table.rows:
-        if row.label not in rows:
-            continue
-        found = rows[row.label]
-        own = {name: value for name, value in row.given.items() if name != "net" and table.common.get(name) != value}
-        cells = [" ".join([f"`{row.given['net']}`", *([f"`{' '.join(words(own))}`"] if own else [])])]
-        cells += [found.figure(key) for key, _ in figures]
-        cells += [f"{found.means['parameters']:,.0f}", f"{found.means['macs'] / 1e6:.2f}"]
-        cells += [f"{measured[row.label][way]:.2f}" if row.label in measured else "-" for way in ways]
-        cells += [
-            found.labels()["seeds"],
-            f"{found.means['images per second']:,.0f}",
-            str(found.runs[0].result["device"]),
-        ]
-        lines.append(cells + [row.published] * published)
-    return markdown_table(head, lines)
+        found = rows.get(row.label)
+        if found or row.published:
+            cells = [cell(row, found) if found else "-" for _, cell in columns]
+            lines.append([_named(row, table), *cells, *[row.published] * published])
+    heads = ["network and settings", *(head for head, _ in columns), *["published"] * published]
+    return markdown_table(heads, lines)
+
+
+def _named(row: ResultRow, table: ResultTable) -> str:
+    own = {name: value for name, value in row.given.items() if name != "net" and table.common.get(name) != value}
+    return " ".join([f"`{row.given['net']}`", *([f"`{' '.join(words(own))}`"] if own else [])])
+
+
+def _columns(
+    table: ResultTable, rows: dict[str, Row], latencies: Latencies
+) -> Iterator[tuple[str, Callable[[ResultRow, Row], str]]]:
+    """Each column's heading, and its cell of a trained row."""
+    known = FIGURES if any(ERROR in row.means for row in rows.values()) else FIGURES_OF_REGRESSION
+    for key, head in known.items():
+        unshown = (None, 0.0) if key == OVERFLOWS else (None,)
+        if any(row.means.get(key) not in unshown for row in rows.values()):
+            yield head, lambda _, found, key=key: found.figure(key)
+    yield "parameters", lambda _, found: f"{found.means['parameters']:,.0f}"
+    yield "M MACs", lambda _, found: f"{found.means['macs'] / 1e6:.2f}"
+    for way in latencies.ways():
+        yield f"folded, ms an image, {way}", lambda row, _, way=way: latencies.cell(row.label, way)
+    yield "seeds", lambda _, found: found.labels()["seeds"]
+    if table.timed:
+        yield "images/s", lambda _, found: f"{found.means['images per second']:,.0f}"
+        yield "device", lambda _, found: str(found.runs[0].result["device"])
 
 
 def difference(pair: tuple[str, str], rows: dict[str, Row]) -> str:

@@ -102,6 +102,15 @@ def test_one_seed_has_no_deviation_and_what_is_missing_is_not_shown(tmp_path):
     assert "| `EffNet_digits` | 10.00 |" in text and "±" not in text and "lr 0.01" not in text and "points" not in text
 
 
+def test_a_row_that_is_not_trained_has_what_is_published_alone(tmp_path):
+    path = rows_file(tmp_path)
+    kept(path, "higher-rate", 1, 0.1, lr=0.01)
+    assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+    lines = (tmp_path / "RESULTS.md").read_text().split("\n")
+    untrained = next(line for line in lines if line.startswith("| `EffNet_digits` | "))
+    assert set(untrained.split(" | ")[1:-1]) == {"-"} and untrained.endswith("| 1.68 (MNIST, the Keras port) |")
+
+
 def test_a_plot_against_multiply_accumulates_and_measured_latencies(tmp_path):
     path = rows_file(tmp_path, ROWS.replace("  seeds:", "  plot: macs\n  seeds:"))
     kept(path, "EffNet_digits", 1, 0.1)
@@ -138,6 +147,20 @@ def test_seeds_that_stopped_early_share_their_curve_as_far_as_all_went(tmp_path)
     assert max(line.count("\n") for line in lines) == 2  # points, of a row's curve or of the grid
 
 
+def test_speed_is_shown_unless_the_rows_were_not_timed_and_overflows_where_there_are_any(tmp_path):
+    for timed, overflowing in ((True, 0), (False, 3)):
+        path = rows_file(tmp_path, ROWS.replace("  seeds:", f"  timed: {str(timed).lower()}\n  seeds:"))
+        shutil.rmtree(path.parent / "small", ignore_errors=True)
+        kept(path, "EffNet_digits", 1, 0.1)
+        written = path.parent / "small" / "EffNet_digits-seed1" / "result.json"
+        result = json.loads(written.read_text()) | {"test overflowing images": overflowing}
+        written.write_text(json.dumps(result))
+        assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+        text = (tmp_path / "RESULTS.md").read_text()
+        assert ("| images/s | device |" in text) == timed and ("| 1,000 | cpu |" in text) == timed
+        assert ("| test images that overflow |" in text) == (overflowing > 0)
+
+
 def test_files_that_contradict_their_row_are_refused(tmp_path, capsys):
     path = rows_file(tmp_path)
     kept(path, "EffNet_digits", 1, 0.1, lr=0.5)
@@ -168,6 +191,7 @@ def test_the_width_that_match_found_contradicts_no_row(tmp_path):
         ("pairs: [[EffNet_digits,", "pairs: [[cheapV3,", "a pair is two of EffNet_digits, higher-rate"),
         ("small:", "small: [", "not readable as YAML"),
         ("seeds: [1, 2]", "seeds: 1", "small: seeds must be a list"),
+        ("  seeds:", "  timed: often\n  seeds:", "small: timed often: must be true or false"),
         ("  seeds:", "  plot: time\n  seeds:", "small: plot time: must be one of epochs, macs"),
         ("seeds: [1, 2]", "seeds: [one]", "-seed one: must be a whole number"),
     ],
