@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.run import LAST
 from engine.saved import checkpoint
+from engine.saved.folders import LAST
 
 EACH_STEP = ["-save-every", "0", "-log-every", "1"]
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from conf import FIELDS, convert, resolve
 from conf.resolve import KNOBS, SETTINGS
 from conf.yaml_file import read_mapping
-from engine.run import LAST
 from engine.saved import checkpoint
+from engine.saved.folders import LAST, RESULT
 from engine.shown.cards import words
 
-RESULT = "result.json"  # in the folder of a run's checkpoints
 COSTS = ("parameters", "macs", "weights bytes")
 
 

@@ -15,12 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from commands.finished_runs import RESULT, read_result
+from commands.finished_runs import read_result
 from conf.datasets import DATASETS
-from engine.run import LAST
 from engine.saved import checkpoint
 from engine.saved.about_weights import about_weights, without_paths
-from engine.saved.folders import net_folder
+from engine.saved.folders import LAST, RESULT, net_folder
 from engine.shown.cards import markdown_table
 from models import weight_file
 from models.pretrained import build

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from commands import result_tables
-from commands.finished_runs import RESULT
 from commands.result_rows import METRICS, ResultRow, read_tables
 from conf.resolve import SETTINGS
 from conf.yaml_file import read_mapping, to_text
 from engine.device import visible_cuda_devices
 from engine.interruption import handled_signals
 from engine.processes.distributed import STARTER
-from engine.saved.folders import Folders, net_folder
+from engine.saved.folders import RESULT, Folders, net_folder
 from engine.saved.run_lock import owner
 from engine.shown.cards import words
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from commands.finished_runs import RESULT, Run, read_knobs, read_result
+from commands.finished_runs import Run, read_knobs, read_result
 from conf import FIELDS, Settings, option, resolve
 from conf.resolve import KNOBS, SETTINGS
 from conf.yaml_file import read_mapping
+from engine.saved.folders import RESULT
 
 METRICS = "metrics.csv"  # in the folder of a run's curves
 LATENCY = "latency.json"  # in a table's folder

@@ -10,7 +10,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from commands.finished_runs import RESULT
 from conf import Settings
 from conf.resolve import saved_settings
 from conf.yaml_file import to_text
@@ -20,10 +19,10 @@ from engine.processes.count import wanted_processes
 from engine.processes.distributed import Processes, process_group
 from engine.processes.machines import check_same, own_overrides
 from engine.processes.rendezvous import restarts
-from engine.run import LAST, WEIGHTS, Run
+from engine.run import Run
 from engine.saved import checkpoint
 from engine.saved.agreement import check_state, complete
-from engine.saved.folders import SETTINGS, Folders, begun_run, newest_run
+from engine.saved.folders import LAST, RESULT, SETTINGS, WEIGHTS, Folders, begun_run, newest_run
 from engine.saved.places import Places
 from engine.saved.run_lock import RunLock
 from engine.saved.schema import RunContent
