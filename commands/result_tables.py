@@ -102,7 +102,8 @@ def section(table: ResultTable, rows: dict[str, Row], picture: str, latencies: L
         parts.append("± is the sample standard deviation over the seeds.")
     if latencies.milliseconds:
         parts.append(latencies.origin(table.name))
-    parts += [line for pair in table.pairs if (line := difference(pair, rows))]
+    if differences := [f"- {line}" for pair in table.pairs if (line := difference(pair, rows))]:
+        parts.append("\n".join(differences))
     if picture:
         parts.append(f"![Test errors]({picture})")
     return "\n\n".join(parts)
