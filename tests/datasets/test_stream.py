@@ -355,7 +355,7 @@ for workers, memory in ((0, 0.08), (2, 0.08), (0, 1.0)):
 @pytest.mark.slow
 def test_memory_stays_bounded(tmp_path):
     """450 images of 320 x 320 pixels, 138 MB, over a bound of 80 MB: no process grows by so much, where the same
-    folder in memory takes more than all of it."""
+    folder in memory takes nearly all of it (a part finds room below the peak that the small folder reached)."""
     file = tmp_path / "noise.bmp"
     Image.effect_noise((320, 320), 50).convert("RGB").save(file)
     for folder, count in (("small", 20), ("large", 450)):
@@ -369,4 +369,4 @@ def test_memory_stays_bounded(tmp_path):
     alone, workers, packed = (tuple(map(int, line.split())) for line in lines)
     assert {alone[0], workers[0], packed[0]} == {450}
     assert alone[1] < 80e6 and workers[1] < 80e6 and workers[2] < 80e6
-    assert packed[1] > 450 * 3 * 320 * 320
+    assert packed[1] > 0.8 * 450 * 3 * 320 * 320
