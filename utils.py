@@ -56,10 +56,7 @@ def printable(text: str, longest: int | None = None) -> str:
     return text
 
 
-def lock(
-    handle: int,
-    of_handle: bool = False,
-) -> bool:
+def lock(handle: int, of_handle: bool = False) -> bool:
     """Locks an open file for this process; False where another process holds the lock.
 
     The system takes the lock back when the process ends, however it ends, or closes the file. Forked processes do not

@@ -54,7 +54,7 @@ def _splits(job: Job, of_evaluations: bool) -> list[str]:
 def _of_moments(content: RunContent, job: Job) -> Iterator[str]:
     """Faults of what the optimizer keeps for each parameter: the names, the shapes and the counts."""
     state, own = content["optimizer"]["state"], _after_a_step(job)
-    if not state:
+    if not state and (content["step"] == 0 or content["scaler"] or not own):
         return  # before the first step, or fp16's loss scaling has skipped all of them
     if sorted(state) != list(range(len(own))):
         yield f"its 'optimizer' is of {len(state)} parameters, and the network has {len(own)}"

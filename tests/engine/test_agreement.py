@@ -33,6 +33,7 @@ CHANGES = {
     "steps counted anew": (lambda c: of_optimizer(c, "step", torch.zeros(())), "other steps than the 63 of the run"),
     "more steps than the run's": (count_more, "other steps than the 63 of the run"),
     "a parameter less": (lambda c: c["optimizer"]["state"].pop(0), "and the network has 38"),
+    "no moments at all": (lambda c: c["optimizer"]["state"].clear(), "is of 0 parameters, and the network has 38"),
     "another decay": (lambda c: c["optimizer"]["param_groups"][0].update(weight_decay=0.3), "another weight_decay"),
     "another rate": (lambda c: c["optimizer"]["param_groups"][0].update(lr=0.3), "another learning rate"),
     "steps": (lambda c: c.update(batch=1, sums=[1.0] * 5), "its 'step' is 63, where 3 epochs of 21 steps and 1"),
