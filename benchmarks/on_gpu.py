@@ -4,7 +4,7 @@
     python benchmarks/on_gpu.py -stages matrix -out DIR  one of them
     python benchmarks/on_gpu.py -small                   a few steps of each on a CPU, to see that it works
 
-correct    the tests of tests/cuda, function by function, where pytest is installed; what they said is in DIR/correct/
+correct    the tests of tests/cuda in a few processes, where pytest-xdist is installed; their output is DIR/correct.log
 waits      how often the host waits for the device within training steps between two readings of the loss: it should not
 profile    kernels a step, the device's time in them, and the kernels that take most of it
 matrix     each network at each batch size as main.py trains it by CUDA graphs; then each setting by itself against that

@@ -20,24 +20,24 @@ import torch
 from benchmarks.on_gpu_plan import Bench, Lines
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTCOME = re.compile(r"^\S+?\.py::(.*) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", re.MULTILINE)  # of pytest -v
+# of pytest -v in processes side by side
+BEGUN = re.compile(r"^\S+?\.py::(.*?) *$", re.MULTILINE)
+OUTCOME = re.compile(r"^\[gw\d+\] .*?(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) \S+?\.py::(.*?) *$", re.MULTILINE)
 
 
 def correct(bench: Bench) -> Lines:
-    for path in sorted((ROOT / "tests" / "cuda").glob("test_*.py")):
-        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
-            if name in (bench.plan.tests or (name,)):
-                yield f"{path.name}::{name}", partial(run_test, bench, path, name)
+    yield "tests/cuda", partial(run_tests, bench, ROOT / "tests" / "cuda")
 
 
-def run_test(bench: Bench, path: Path, name: str) -> dict[str, str]:
-    """Runs one test function with all its parameters; what came of them, and the names of those that failed."""
-    if importlib.util.find_spec("pytest") is None:
-        raise ValueError("pytest is not installed")
-    words = [sys.executable, "-m", "pytest", "-m", "cuda", "-n", "0", "--tb", "short", "-vv", f"{path}::{name}"]
+def run_tests(bench: Bench, path: Path) -> dict[str, str]:
+    """Runs those tests in processes side by side; what came of them, and the names of those that failed or had begun
+    when the time was over."""
+    if importlib.util.find_spec("xdist") is None:
+        raise ValueError("pytest-xdist is not installed")
+    words = [sys.executable, "-m", "pytest", "-m", "cuda", "-n", str(bench.plan.workers), "--tb", "short", "-vv"]
+    words += ["-k", bench.plan.tests, str(path)]
     environment = os.environ | ({} if bench.is_cuda else {"CUDA_TESTS_ON": "cpu"})
-    log, late = bench.folder / "correct" / f"{name}.log", []
-    log.parent.mkdir(exist_ok=True)
+    log, late = bench.folder / "correct.log", []
     with log.open("w", encoding="utf-8") as output:
         how = dict(cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=bench.plan.seconds)
         try:
@@ -45,17 +45,22 @@ def run_test(bench: Bench, path: Path, name: str) -> dict[str, str]:
         except subprocess.TimeoutExpired:
             late = [f"stopped after {bench.plan.seconds:g} s"]
     said = log.read_text(encoding="utf-8", errors="replace")
-    outcomes = OUTCOME.findall(said)
+    outcomes = {name: outcome for outcome, name in OUTCOME.findall(said)}
     if not outcomes and not late:
         raise ValueError((said.strip().splitlines() or ["pytest said nothing"])[-1])
-    counts = Counter(outcome.lower() for _, outcome in outcomes)
-    failed = [name for name, outcome in outcomes if outcome in ("FAILED", "ERROR")]
-    return {"found": ", ".join([f"{n} {outcome}" for outcome, n in counts.items()] + late), "failed": "; ".join(failed)}
+    counts = Counter(outcome.lower() for outcome in outcomes.values())
+    failed = [name for name, outcome in outcomes.items() if outcome in ("FAILED", "ERROR")]
+    unfinished = [name for name in dict.fromkeys(BEGUN.findall(said)) if name not in outcomes]
+    return {
+        "found": ", ".join([f"{n} {outcome}" for outcome, n in sorted(counts.items())] + late),
+        "failed": "; ".join(failed),
+        "not finished": "; ".join(unfinished),
+    }
 
 
 def waits(bench: Bench) -> Lines:
     def count(**more: object) -> dict[str, str]:
-        steps = bench.plan.steps
+        steps = bench.plan.steps(bench.plan.batches[0])
         loop = bench.loop(bench.plan.net, bench.plan.batches[0], log_every=10**5, **more)
         if not bench.is_cuda:
             raise ValueError("a CPU is never waited for")
@@ -78,7 +83,7 @@ def profile(bench: Bench) -> Lines:
     def look(net: str, graphs: bool) -> dict[str, str]:
         loop = bench.loop(net, bench.plan.batches[0], graphs=graphs)
         kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * bench.is_cuda
-        steps = min(10, bench.plan.steps)
+        steps = min(10, bench.plan.steps(bench.plan.batches[0]))
         with torch.profiler.profile(activities=kinds) as profiler:
             loop.run(steps)
         by_device = torch.autograd.DeviceType.CUDA if bench.is_cuda else torch.autograd.DeviceType.CPU

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +27,26 @@ class Plan:
     )  # fmt: skip
     net: str = "cheapV3"  # of which each setting is measured
     batches: tuple[int, ...] = (128, 512, 1024)
-    untimed: int = 12  # steps before a measurement: shapes are captured, algorithms found
-    steps: int = 40
+    untimed: int = 8  # steps before a measurement: shapes are captured, algorithms found
+    images: int = 5120  # of a round, but ten steps at least
     noise: tuple[int, int, int] = (64, 160, 32)  # whole batches of each size
     streamed: tuple[int, int, int] = (20, 100, 256)
     compiled: tuple[str, ...] = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")  # for minutes each
-    tests: tuple[str, ...] = ()  # functions of tests/cuda; empty: all
-    seconds: float = 240  # of one of them at most, with all its parameters
+    tests: str = ""  # words in the names of those of tests/cuda; empty: all
+    seconds: float = 500  # of all of them at most
+    workers: int = min(6, os.cpu_count() or 1)  # processes that share them
 
     @classmethod
     def small(cls) -> Plan:
         """For a CPU, in about a minute."""
         return cls(
-            pairs=(("cheapV3_small", "MobileNetV3_small"),), net="cheapV3_small", batches=(4,), untimed=1, steps=2,
-            compiled=(), noise=(2, 8, 32), streamed=(2, 8, 40), tests=("test_the_same_run_twice_is_the_same",),
+            pairs=(("cheapV3_small", "MobileNetV3_small"),), net="cheapV3_small", batches=(4,), untimed=1, images=0,
+            compiled=(), noise=(2, 8, 32), streamed=(2, 8, 40), tests="the_same_run_twice", workers=1,
         )  # fmt: skip
+
+    def steps(self, batch: int) -> int:
+        """Of a round."""
+        return max(10, self.images // batch) if self.images else 2
 
 
 @dataclass(frozen=True)

@@ -38,15 +38,15 @@ PRECISIONS = {"bf16": "bf16", "float32": "off"}
 
 def against(bench: Bench, batch: int, more: dict[str, object], how: str) -> dict[str, str]:
     """Images a second with other settings and another form of the widened map, and over those without, in turns."""
-    base = bench.loop(bench.plan.net, batch)
+    base, steps = bench.loop(bench.plan.net, batch), bench.plan.steps(batch)
     with form(how):
         other = bench.loop(bench.plan.net, batch, **more)
 
     def other_speed() -> float:
         with form(how):
-            return speed(other, bench.plan.steps)
+            return speed(other, steps)
 
-    found = alternate({"base": partial(speed, base, bench.plan.steps), "other": other_speed}, bench.rounds)
+    found = alternate({"base": partial(speed, base, steps), "other": other_speed}, bench.rounds)
     return {
         "images/s": summary(found["other"], 0),
         "over the first": summary(ratios(found["other"], found["base"]), 2),
@@ -56,19 +56,17 @@ def against(bench: Bench, batch: int, more: dict[str, object], how: str) -> dict
 def matrix(bench: Bench) -> Lines:
     def alone(net: str, batch: int) -> dict[str, str]:
         loop = bench.loop(net, batch)
-        speeds = alternate({"own": partial(speed, loop, bench.plan.steps)}, bench.rounds)["own"]
+        speeds = alternate({"own": partial(speed, loop, bench.plan.steps(batch))}, bench.rounds)["own"]
         return {"images/s": summary(speeds, 0), "ms a step": f"{1e3 * batch / sorted(speeds)[len(speeds) // 2]:.2f}"}
 
+    compiled = {f"-compile {mode}": ({"compile": mode}, "") for mode in bench.plan.compiled}  # of the first batch only
     for batch in bench.plan.batches:
         for net in (net for pair in bench.plan.pairs for net in pair):
             yield f"{net}, batch {batch}", partial(alone, net, batch)
             give_memory_back(bench)
-        for name, (more, how) in LEVERS.items():
+        for name, (more, how) in (LEVERS | (compiled if batch == bench.plan.batches[0] else {})).items():
             yield f"{bench.plan.net}, batch {batch}, {name}", partial(against, bench, batch, more, how)
             give_memory_back(bench)
-    for mode in bench.plan.compiled:
-        batch = bench.plan.batches[0]
-        yield f"{bench.plan.net}, batch {batch}, -compile {mode}", partial(against, bench, batch, {"compile": mode}, "")
 
 
 def crossed(bench: Bench) -> Lines:
@@ -88,7 +86,8 @@ def compare(bench: Bench) -> Lines:
         groups = {name: Group(side, eager, bench.threads) for name, side in SIDES.items()}
         groups["own by graphs"] = Group(Own, resolve(given), bench.threads)
         try:
-            calls = {name: partial(group.speed, UNTIMED, bench.plan.steps) for name, group in groups.items()}
+            steps = bench.plan.steps(bench.plan.batches[0])
+            calls = {name: partial(group.speed, UNTIMED, steps) for name, group in groups.items()}
             found = alternate(calls, bench.rounds)
         finally:
             for group in groups.values():
@@ -116,7 +115,7 @@ def streaming(bench: Bench) -> Lines:
         given = {"dataset": str(folder), "size": side * 7 // 8, "random_resized_crop": 0.25}
         given |= {"memory": 1e-6, "workers": workers} if workers is not None else {"random_resized_crop": 0.0}
         loop = bench.loop(bench.plan.net, 64 if bench.is_cuda else 4, **given)
-        steps = min(bench.plan.steps, 20)
+        steps = min(bench.plan.steps(64), 20)
         return {"images/s": summary([speed(loop, steps) for _ in range(bench.rounds)], 0)}
 
     own = decoders(None, processes=1)
