@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import models
@@ -36,9 +37,14 @@ LAYOUTS = {"channels_last": True, "NCHW": False}
 PRECISIONS = {"bf16": "bf16", "float32": "off"}
 
 
-def against(bench: Bench, batch: int, more: dict[str, object], how: str) -> dict[str, str]:
-    """Images a second with other settings and another form of the widened map, and over those without, in turns."""
-    base, steps = bench.loop(bench.plan.net, batch), bench.plan.steps(batch)
+def against(
+    bench: Bench, base_of: Callable[[int], Own], batch: int, more: dict[str, object], how: str
+) -> dict[str, str]:
+    """Images a second with other settings and another form of the widened map, and over those without, in turns.
+
+    base_of: the loop without, of a batch size
+    """
+    base, steps = base_of(batch), bench.plan.steps(batch)
     with form(how):
         other = bench.loop(bench.plan.net, batch, **more)
 
@@ -59,23 +65,26 @@ def matrix(bench: Bench) -> Lines:
         speeds = alternate({"own": partial(speed, loop, bench.plan.steps(batch))}, bench.rounds)["own"]
         return {"images/s": summary(speeds, 0), "ms a step": f"{1e3 * batch / sorted(speeds)[len(speeds) // 2]:.2f}"}
 
-    compiled = {f"-compile {mode}": ({"compile": mode}, "") for mode in bench.plan.compiled}  # of the first batch only
+    base_of = lru_cache(maxsize=1)(partial(bench.loop, bench.plan.net))  # one batch size after the other
     for batch in bench.plan.batches:
         for net in (net for pair in bench.plan.pairs for net in pair):
             yield f"{net}, batch {batch}", partial(alone, net, batch)
             give_memory_back(bench)
-        for name, (more, how) in (LEVERS | (compiled if batch == bench.plan.batches[0] else {})).items():
-            yield f"{bench.plan.net}, batch {batch}, {name}", partial(against, bench, batch, more, how)
+        for name, (more, how) in LEVERS.items():
+            yield f"{bench.plan.net}, batch {batch}, {name}", partial(against, bench, base_of, batch, more, how)
             give_memory_back(bench)
+    for mode in bench.plan.compiled:
+        batch, more = bench.plan.batches[0], {"compile": mode}
+        yield f"{bench.plan.net}, batch {batch}, -compile {mode}", partial(against, bench, base_of, batch, more, "")
 
 
 def crossed(bench: Bench) -> Lines:
     """Form of the widened map, layout and precision, each with each: what one gives may depend on the others."""
-    batch = bench.plan.batches[0]
+    batch, base_of = bench.plan.batches[0], lru_cache(maxsize=1)(partial(bench.loop, bench.plan.net))
     for how, (layout, last), (precision, amp) in itertools.product(FORMS, LAYOUTS.items(), PRECISIONS.items()):
         more = {"channels_last": last, "amp": amp, "kernels": False}  # kernels.c, for a CPU, has a form of its own
         name = f"{bench.plan.net}, batch {batch}, {how}, {layout}, {precision}"
-        yield name, partial(against, bench, batch, more, how)
+        yield name, partial(against, bench, base_of, batch, more, how)
         give_memory_back(bench)
 
 
