@@ -59,6 +59,17 @@ def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimi
     return kind(groups, **common)
 
 
+def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Gives SGD's momentum its zeros before the first step, where fp16's loss scaling may skip that.
+
+    NOTE: torch's fused SGD takes uninitialised memory at its first step, and does not write to it where it skips the
+    step; the next one would read it. From zeros the first step gives what it gives without.
+    """
+    for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+        for parameter in group["params"] if group["momentum"] else ():
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
 def make_schedule(
     optimizer: torch.optim.Optimizer, steps_per_epoch: int, settings: Settings
 ) -> torch.optim.lr_scheduler.LambdaLR:

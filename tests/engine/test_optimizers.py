@@ -1,6 +1,8 @@
 """Muon beside AdamW against torch's own on cloned matrices, weight decay by group, and the dropout that is asked."""
 
 import copy
+import dataclasses
+import math
 
 import pytest
 import torch
@@ -132,3 +134,31 @@ def test_dropout_is_as_asked(dropout):
         found = module(torch.ones(40_000))
         assert (found == 0).float().mean().item() == pytest.approx(probability, abs=0.01)
         torch.testing.assert_close(found[found != 0].unique(), torch.tensor([1 / (1 - probability)]))
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["at once", "after a resume"])
+def test_a_first_step_that_fp16_skips_leaves_no_momentum(resumed):
+    """Loss scaling skips steps whose gradients overflow, often the first ones; what comes after starts from nothing."""
+    scaled = dataclasses.replace(chosen(optimizer="sgd"), momentum=0.9)
+    network = small_network()
+    state = TrainState.start(network, 10, scaled, Precision(CPU, torch.float16))
+    plain = torch.optim.SGD(copy.deepcopy(network).parameters(), lr=0.02, momentum=0.9, weight_decay=0.1)
+    expected = plain.param_groups[0]["params"]
+
+    def step(value: float) -> None:
+        for own, other in zip(network.parameters(), expected, strict=True):
+            own.grad = torch.full_like(own, value) * state.scaler.scale(torch.ones(()))
+            other.grad = torch.full_like(other, value)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        plain.step() if math.isfinite(value) else None
+
+    garbage = [torch.full_like(each, math.nan) for each in network.parameters()]
+    del garbage  # what is allocated next may get this memory
+    if resumed:
+        before = state.to_checkpoint()
+        state.restore(before | {"optimizer": before["optimizer"] | {"state": {}}})
+    for value in (math.inf, 0.5, -0.25):
+        step(value)
+    for own, other in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(own, other)
