@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def wrong_of_500(state: dict[str, Tensor], about: dict[str, object]) -> int | No
         return None
     images, targets = found
     classes = about["classes"]
-    if len(classes) * 5 != len(targets) or classes != sorted(classes):
+    if len(classes) != len(targets.unique()) or classes != sorted(classes):
         return None
     network = build(state, about)
     with torch.inference_mode():
@@ -96,18 +97,22 @@ def wrong_of_500(state: dict[str, Tensor], about: dict[str, object]) -> int | No
 def images_of(dataset: str) -> tuple[Tensor, Tensor] | None:
     """The 500 test images of a data set, uint8 N x C x H x W, and their class numbers; None where there are none.
 
-    The picture tests/data/<data set>-500.webp has a row for each class, in the order of their names, with five images.
-    cifar100's were drawn from its test images as files, data/cifar100/test/<class>/000.png to 099.png: of each class in
-    turn `sorted(generator.sample(sorted files, 5))`, with one generator, random.Random(500).
+    The picture tests/data/<data set>-500.webp has a row for each class, in the order of their names, of equally many
+    images. Those of cifar100 and cifar10 were drawn from the test images as files, data/<data set>/test/<class>/*: of
+    each class in turn `sorted(generator.sample(sorted files, count))`, with one generator, random.Random(500); those of
+    mnist in the same way from the numbers of a class's images in the test set.
     """
     path = Path(__file__).resolve().parents[1] / "tests" / "data" / f"{dataset}-500.webp"
     if dataset not in DATASETS or not path.exists():
         return None
+    mode = "L" if DATASETS[dataset].channels == 1 else "RGB"
     with Image.open(path) as picture:
-        pixels = np.array(picture.convert("RGB"))
-    side, rows = pixels.shape[1] // 5, len(pixels) * 5 // pixels.shape[1]
-    images = pixels.reshape(rows, side, 5, side, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, side, side)
-    return torch.from_numpy(images.copy()), torch.arange(rows).repeat_interleave(5)
+        pixels = np.array(picture.convert(mode))
+    height, width = pixels.shape[:2]
+    side = math.isqrt(height * width // 500)
+    rows, columns = height // side, width // side
+    images = pixels.reshape(rows, side, columns, side, -1).transpose(0, 2, 4, 1, 3).reshape(500, -1, side, side)
+    return torch.from_numpy(images.copy()), torch.arange(rows).repeat_interleave(columns)
 
 
 def table(folder: Path) -> str:

@@ -38,11 +38,13 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return [dict(zip(head, each, strict=True)) for each in cells]
 
 
-def images_500() -> tuple[torch.Tensor, torch.Tensor]:
-    """The picture of 500 images read apart: a row a class, five tiles of 32x32."""
-    picture = np.asarray(Image.open(ROOT / "tests" / "data" / "cifar100-500.webp").convert("RGB"))
-    tiles = [picture[32 * (n // 5) :][:32, 32 * (n % 5) :][:, :32] for n in range(500)]
-    return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2), torch.arange(500) // 5
+def images_500(dataset: str = "cifar100") -> tuple[torch.Tensor, torch.Tensor]:
+    """The picture of 500 images read apart: a row a class, of five or fifty tiles."""
+    side, columns, mode = {"cifar100": (32, 5, "RGB"), "cifar10": (32, 50, "RGB"), "mnist": (28, 50, "L")}[dataset]
+    picture = np.asarray(Image.open(ROOT / "tests" / "data" / f"{dataset}-500.webp").convert(mode))
+    tiles = [picture[side * (n // columns) :][:side, side * (n % columns) :][:, :side] for n in range(500)]
+    images = torch.from_numpy(np.stack(tiles)).reshape(500, side, side, -1)
+    return images.permute(0, 3, 1, 2), torch.arange(500) // columns
 
 
 def check(folder: Path, row: dict[str, str]) -> None:
@@ -50,12 +52,11 @@ def check(folder: Path, row: dict[str, str]) -> None:
     path = folder / row["file"]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == row["SHA-256"]
     assert path.stat().st_size == int(row["bytes"].replace(",", ""))
-    if row["data set"] == "cifar100":
-        network = models.load(path)
-        images, targets = images_500()
-        with torch.inference_mode():
-            wrong = (network(network.preprocess(images)).argmax(1) != targets).sum().item()
-        assert abs(wrong - int(row["wrong of 500"])) <= NEAR_TIES
+    network = models.load(path)
+    images, targets = images_500(row["data set"])
+    with torch.inference_mode():
+        wrong = (network(network.preprocess(images)).argmax(1) != targets).sum().item()
+    assert abs(wrong - int(row["wrong of 500"])) <= NEAR_TIES
 
 
 @pytest.mark.parametrize("row", rows(ROOT / "weights"), ids=lambda row: row["file"])
@@ -69,9 +70,10 @@ def test_the_table_lists_every_file_and_no_other():
     )
 
 
-def test_the_500_images_are_as_the_command_reads_them():
-    images, targets = publish.images_of("cifar100")
-    assert all(torch.equal(*pair) for pair in zip((images, targets), images_500(), strict=True))
+@pytest.mark.parametrize("dataset", ["cifar100", "cifar10", "mnist"])
+def test_the_500_images_are_as_the_command_reads_them(dataset):
+    images, targets = publish.images_of(dataset)
+    assert all(torch.equal(*pair) for pair in zip((images, targets), images_500(dataset), strict=True))
     assert len(images.flatten(1).unique(dim=0)) == 500
     assert publish.images_of("digits") is None and publish.images_of("../data/cifar100") is None
 
