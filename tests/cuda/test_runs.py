@@ -64,6 +64,18 @@ def test_a_run_learns_the_same_by_graphs(device, tmp_path):
     assert other["test top-1 error"] == pytest.approx(eager["test top-1 error"], abs=0.02)
 
 
+def test_sgd_in_fp16_learns_what_float32_does(device, tmp_path):
+    """The loss scaling begins so high that it skips first steps; momentum must not be what memory held before."""
+    if device.type == "cpu":
+        pytest.skip("for CUDA")
+    more = "-optimizer sgd -lr 0.05 -weight-decay 5e-4 -nesterov true"
+    start(words(device, f"-amp off {more}"), tmp_path / "float32")
+    start(words(device, f"-amp fp16 {more}"), tmp_path / "fp16")
+    found, expected = result(tmp_path / "fp16"), result(tmp_path / "float32")
+    assert found["test loss"] == pytest.approx(expected["test loss"], rel=0.1)
+    assert found["test top-1 error"] == pytest.approx(expected["test top-1 error"], abs=0.03)
+
+
 def test_what_cuda_trained_is_tested_on_either_device_and_exported(device, tmp_path, capsys):
     start(words(device, f"-amp off {EXTRAS}"), tmp_path)
     found = result(tmp_path)
