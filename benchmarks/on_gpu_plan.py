@@ -31,7 +31,9 @@ class Plan:
     images: int = 5120  # of a round, but ten steps at least
     noise: tuple[int, int, int] = (64, 160, 32)  # whole batches of each size
     streamed: tuple[int, int, int] = (20, 100, 256)
-    compiled: tuple[str, ...] = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")  # for minutes each
+    compiled: tuple[tuple[str, bool], ...] = (  # -compile and -graphs, for minutes each
+        ("default", True), ("default", False), ("reduce-overhead", False), ("max-autotune-no-cudagraphs", True),
+    )  # fmt: skip
     tests: str = ""  # words in the names of those of tests/cuda; empty: all
     seconds: float = 500  # of all of them at most
     workers: int = min(6, os.cpu_count() or 1)  # processes that share them

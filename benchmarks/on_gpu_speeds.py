@@ -73,9 +73,10 @@ def matrix(bench: Bench) -> Lines:
         for name, (more, how) in LEVERS.items():
             yield f"{bench.plan.net}, batch {batch}, {name}", partial(against, bench, base_of, batch, more, how)
             give_memory_back(bench)
-    for mode in bench.plan.compiled:
-        batch, more = bench.plan.batches[0], {"compile": mode}
-        yield f"{bench.plan.net}, batch {batch}, -compile {mode}", partial(against, bench, base_of, batch, more, "")
+    for mode, graphs in bench.plan.compiled:
+        batch, more = bench.plan.batches[0], {"compile": mode, "graphs": graphs}
+        name = f"{bench.plan.net}, batch {batch}, -compile {mode}{' -graphs true' if graphs else ''}"
+        yield name, partial(against, bench, base_of, batch, more, "")
 
 
 def crossed(bench: Bench) -> Lines:

@@ -35,7 +35,9 @@ def why_not(settings: Settings, device: torch.device, processes: int) -> str:
     reasons = {
         f"it is for CUDA devices, not for {device}; leave it out": device.type != "cuda",
         f"it is for one process, not for {processes}; give -procs 1 or -graphs false": processes > 1,
-        f"does not go with -compile {settings.compile}; leave one of them out": settings.compile != "off",
+        "does not go with -compile reduce-overhead, which has graphs of its own; leave one of them out": (
+            settings.compile == "reduce-overhead"
+        ),
         "does not go with -optimizer muon, which has the host read the rate; leave one of them out": (
             settings.optimizer == "muon"
         ),
@@ -45,8 +47,12 @@ def why_not(settings: Settings, device: torch.device, processes: int) -> str:
 
 
 def is_graphed(settings: Settings, device: torch.device, processes: int) -> bool:
-    """Whether a run on this device, in so many processes, replays its steps: by default wherever it can."""
-    return settings.graphs is not False and not why_not(settings, device, processes)
+    """Whether a run on this device, in so many processes, replays its steps: by default wherever it can.
+
+    A compiled step is captured only where that is asked for: a GPU has not shown yet what it gains.
+    """
+    wanted = settings.compile == "off" if settings.graphs is None else settings.graphs
+    return wanted and not why_not(settings, device, processes)
 
 
 def make_step(settings: Settings, device: torch.device, processes: int) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -32,7 +32,7 @@ def eager(device, tmp_path_factory, without_pictures) -> Path:
     return out
 
 
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune-no-cudagraphs"])
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune-no-cudagraphs", "default -graphs true"])
 def test_a_compiled_run_learns_the_same(mode, device, eager, tmp_path):
     """In parts, of which each one writes over the gradients that reduce-overhead's graph gave."""
     if device.type != "cuda" and mode != "default":

@@ -18,7 +18,7 @@ def chosen(**more: object):
     [
         (CPU, 1, {}, "for CUDA devices, not for cpu"),
         (CUDA, 2, {}, "-procs 1"),
-        (CUDA, 1, {"compile": "default"}, "-compile default"),
+        (CUDA, 1, {"compile": "reduce-overhead"}, "-compile reduce-overhead"),
         (CUDA, 1, {"fused": False}, "-fused false"),
         (CUDA, 1, {"optimizer": "muon"}, "-optimizer muon"),
     ],
@@ -41,6 +41,7 @@ def test_a_run_with_graphs_goes_on_without_cuda():
         (CUDA, 1, {"graphs": False}, False),
         (CUDA, 2, {}, False),
         (CUDA, 1, {"compile": "default"}, False),
+        (CUDA, 1, {"compile": "default", "graphs": True}, True),
         (CUDA, 1, {"fused": False}, False),
         (CPU, 1, {}, False),
     ],
