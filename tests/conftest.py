@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 from pathlib import Path
 
 # Tests run in several processes (pytest-xdist). Threads of all of them on the same cores would wait for each other.
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tests.helpers import runs
 from tests.helpers.made_data import pixels, save_image
+from tests.helpers.mistaken import write_mistaken
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,3 +79,19 @@ def image_folder(tmp_path: Path) -> Path:
             save_image(tmp_path / "images" / "train" / name / f"{index}.png", values)
         save_image(tmp_path / "images" / "test" / name / "a.png", pixels(1, side=20, seed=9 + number)[0])
     return tmp_path / "images"
+
+
+@pytest.fixture(scope="session")
+def mistaken(tmp_path_factory) -> Path:
+    """The files of tests/helpers/mistaken.py. Not to be written to."""
+    folder = tmp_path_factory.mktemp("mistaken")
+    write_mistaken(folder)
+    return folder
+
+
+@pytest.fixture
+def place(mistaken, tmp_path, monkeypatch) -> Path:
+    """A working folder with files to be mistaken about."""
+    shutil.copytree(mistaken, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

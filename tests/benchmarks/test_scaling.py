@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scaling
-from tests.test_command_line import write_images
+from tests.helpers.made_data import write_images
 
 ROOT = Path(scaling.__file__).resolve().parents[1]
 

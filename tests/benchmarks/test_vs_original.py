@@ -12,7 +12,7 @@ from benchmarks import vs_original
 from benchmarks.processes import Own
 from conf.resolve import settings
 from engine.processes.distributed import SINGLE_PROCESS
-from tests.test_command_line import write_images
+from tests.helpers.made_data import write_images
 
 ROOT = Path(vs_original.__file__).resolve().parents[1]
 

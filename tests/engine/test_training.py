@@ -149,7 +149,7 @@ def test_without_val_it_says_that_the_test_set_chose(tmp_path):
 
 def test_weights_of_other_classes_start_a_run(finished, tmp_path, capsys):
     """A classifier for ten classes is made new for two, and that is said."""
-    from tests.test_command_line import write_images
+    from tests.helpers.made_data import write_images
 
     write_images(tmp_path / "pets", train=("cat", "dog"), test=("cat", "dog"))
     weights = checkpoints(finished) / "last.pth"

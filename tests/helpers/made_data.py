@@ -96,3 +96,14 @@ def assert_same_test_split_alone(whole: datasets.Dataset, row: DatasetRow, data:
 
 def load_folder(folder: Path, size: int | None = None) -> datasets.Dataset:
     return datasets.load(find_row(str(folder)), folder.parent / "data", size)
+
+
+def write_images(folder: Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    """Four images of 16x16 pixels for each class of each split, as files."""
+    random = np.random.default_rng(0)
+    for split, classes in (("train", train), ("test", test)):
+        for name in classes:
+            (folder / split / name).mkdir(parents=True)
+            for number in range(4):
+                values = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(values).save(folder / split / name / f"{number}.png")

@@ -51,3 +51,9 @@ def hparams(out: Path) -> tuple[dict[str, object], list[str]]:
 
 def result(out: Path) -> dict:
     return json.loads((checkpoints(out) / "result.json").read_text())
+
+
+def call(capsys, *words: str) -> tuple[int, str]:
+    """(exit status, what stood on stderr) of main.py with these words."""
+    status = main.main(words)
+    return status, capsys.readouterr().err
