@@ -4,11 +4,12 @@
     python benchmarks/on_gpu.py -stages matrix -out DIR  one of them
     python benchmarks/on_gpu.py -small                   a few steps of each on a CPU, to see that it works
 
-correct    the tests of tests/cuda in a few processes, where pytest-xdist is installed; their output is DIR/correct.log
+correct    the tests of tests/cuda, file by file, where pytest-xdist is installed; what they said is in DIR/correct/
 waits      how often the host waits for the device within training steps between two readings of the loss: it should not
 profile    kernels a step, the device's time in them, and the kernels that take most of it
 matrix     each network at each batch size as main.py trains it by CUDA graphs; then each setting by itself against that
 crossed    the form of the widened depthwise convolution, the layout and the precision, each with each
+compiled   -compile in each mode, and replayed as CUDA graphs, each in a process of its own
 compare    the loop of the original repository, written out, and MobileNetV3 of torchvision and timm, beside ours
 streaming  a folder of JPEG images that is decoded while a network trains, by the number of decoders
 
@@ -44,6 +45,7 @@ STAGES = {
     "profile": on_gpu_checks.profile,
     "matrix": on_gpu_speeds.matrix,
     "crossed": on_gpu_speeds.crossed,
+    "compiled": on_gpu_speeds.compiled,
     "compare": on_gpu_speeds.compare,
     "streaming": on_gpu_speeds.streaming,
 }
@@ -124,6 +126,7 @@ def main() -> int:
         whole = True
         for stage in options.stages:
             print(f"\n{stage}", flush=True)
+            on_gpu_plan.give_memory_back(bench)
             whole &= notes.fill(stage, STAGES[stage](bench), options.only, options.limit)
     except ValueError as error:
         print(f"on_gpu.py: {error}", file=sys.stderr)

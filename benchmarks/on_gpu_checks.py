@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -26,24 +27,29 @@ OUTCOME = re.compile(r"^\[gw\d+\] .*?(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) \
 
 
 def correct(bench: Bench) -> Lines:
-    yield "tests/cuda", partial(run_tests, bench, ROOT / "tests" / "cuda")
+    for path in sorted((ROOT / "tests" / "cuda").glob("test_*.py")):
+        if path.name in (bench.plan.tests or (path.name,)):
+            yield path.name, partial(run_tests, bench, path)
 
 
 def run_tests(bench: Bench, path: Path) -> dict[str, str]:
-    """Runs those tests in processes side by side; what came of them, and the names of those that failed or had begun
+    """Runs a file's tests in processes side by side; what came of them, and the names of those that failed or had begun
     when the time was over."""
     if importlib.util.find_spec("xdist") is None:
         raise ValueError("pytest-xdist is not installed")
     words = [sys.executable, "-m", "pytest", "-m", "cuda", "-n", str(bench.plan.workers), "--tb", "short", "-vv"]
-    words += ["-k", bench.plan.tests, str(path)]
     environment = os.environ | ({} if bench.is_cuda else {"CUDA_TESTS_ON": "cpu"})
-    log, late = bench.folder / "correct.log", []
+    log, late = bench.folder / "correct" / f"{path.stem}.log", []
+    log.parent.mkdir(exist_ok=True)
     with log.open("w", encoding="utf-8") as output:
-        how = dict(cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=bench.plan.seconds)
+        how = dict(cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen([*words, str(path)], **how)
         try:
-            subprocess.run(words, **how)
+            process.wait(bench.plan.seconds)
         except subprocess.TimeoutExpired:
             late = [f"stopped after {bench.plan.seconds:g} s"]
+            os.killpg(process.pid, signal.SIGKILL)  # its processes too, which would take part in later measurements
+            process.wait()
     said = log.read_text(encoding="utf-8", errors="replace")
     outcomes = {name: outcome for outcome, name in OUTCOME.findall(said)}
     if not outcomes and not late:

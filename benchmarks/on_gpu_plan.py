@@ -28,27 +28,30 @@ class Plan:
     net: str = "cheapV3"  # of which each setting is measured
     batches: tuple[int, ...] = (128, 512, 1024)
     untimed: int = 8  # steps before a measurement: shapes are captured, algorithms found
-    images: int = 5120  # of a round, but ten steps at least
+    images: int = 5120  # of a round, but so many steps at least:
+    least_steps: int = 10
     noise: tuple[int, int, int] = (64, 160, 32)  # whole batches of each size
-    streamed: tuple[int, int, int] = (20, 100, 256)
+    streamed: tuple[int, int, int] = (20, 96, 256)  # whole batches of 64
+    streamed_batch: int = 64
     compiled: tuple[tuple[str, bool], ...] = (  # -compile and -graphs, for minutes each
         ("default", True), ("default", False), ("reduce-overhead", False), ("max-autotune-no-cudagraphs", True),
     )  # fmt: skip
-    tests: str = ""  # words in the names of those of tests/cuda; empty: all
-    seconds: float = 500  # of all of them at most
-    workers: int = min(6, os.cpu_count() or 1)  # processes that share them
+    tests: tuple[str, ...] = ()  # files of tests/cuda; empty: all
+    seconds: float = 300  # of one of them at most
+    workers: int = min(6, os.cpu_count() or 1)  # processes that share its tests
 
     @classmethod
     def small(cls) -> Plan:
         """For a CPU, in about a minute."""
         return cls(
             pairs=(("cheapV3_small", "MobileNetV3_small"),), net="cheapV3_small", batches=(4,), untimed=1, images=0,
-            compiled=(), noise=(2, 8, 32), streamed=(2, 8, 40), tests="the_same_run_twice", workers=1,
+            least_steps=2, compiled=(), noise=(2, 8, 32), streamed=(2, 8, 40), streamed_batch=4,
+            tests=("test_steps.py",), workers=1,
         )  # fmt: skip
 
     def steps(self, batch: int) -> int:
-        """Of a round."""
-        return max(10, self.images // batch) if self.images else 2
+        """Of a round of batches of that size."""
+        return max(self.least_steps, self.images // batch)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,23 @@ class Bench:
         made = Own(resolve(chosen))
         made.run(self.plan.untimed)
         return made
+
+
+class Base:
+    """The loop that settings are measured against: bench.plan.net as main.py trains it, of one batch size at a time."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.batch, self.loop = bench, 0, None
+
+    def of(self, batch: int) -> Own:
+        if batch != self.batch:
+            self.drop()
+            self.loop, self.batch = self.bench.loop(self.bench.plan.net, batch), batch
+        return self.loop
+
+    def drop(self) -> None:
+        self.loop, self.batch = None, 0
+        give_memory_back(self.bench)
 
 
 def give_memory_back(bench: Bench) -> None:

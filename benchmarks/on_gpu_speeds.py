@@ -5,19 +5,20 @@ Each yields the lines of its table, and what measures a line's cells.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import models
 from benchmarks.depthwise_forms import COPY_BY_COPY, FORMS, MULTIPLIER, form
 from benchmarks.measure import Step, alternate, ratios, speed, summary
-from benchmarks.on_gpu_plan import Bench, Lines, give_memory_back, write_images
+from benchmarks.on_gpu_plan import Base, Bench, Lines, give_memory_back, write_images
 from benchmarks.processes import Group, Own
 from benchmarks.reuse import others
 from benchmarks.vs_original import SIDES, UNTIMED
+from conf import Settings
 from conf.resolve import settings as resolve
 from datasets.stream import decoders
 
@@ -37,14 +38,9 @@ LAYOUTS = {"channels_last": True, "NCHW": False}
 PRECISIONS = {"bf16": "bf16", "float32": "off"}
 
 
-def against(
-    bench: Bench, base_of: Callable[[int], Own], batch: int, more: dict[str, object], how: str
-) -> dict[str, str]:
-    """Images a second with other settings and another form of the widened map, and over those without, in turns.
-
-    base_of: the loop without, of a batch size
-    """
-    base, steps = base_of(batch), bench.plan.steps(batch)
+def against(bench: Bench, base: Base, batch: int, more: dict[str, object], how: str) -> dict[str, str]:
+    """Images a second with other settings and another form of the widened map, and over those without, in turns."""
+    steps = bench.plan.steps(batch)
     with form(how):
         other = bench.loop(bench.plan.net, batch, **more)
 
@@ -52,7 +48,7 @@ def against(
         with form(how):
             return speed(other, steps)
 
-    found = alternate({"base": partial(speed, base, steps), "other": other_speed}, bench.rounds)
+    found = alternate({"base": partial(speed, base.of(batch), steps), "other": other_speed}, bench.rounds)
     return {
         "images/s": summary(found["other"], 0),
         "over the first": summary(ratios(found["other"], found["base"]), 2),
@@ -65,44 +61,61 @@ def matrix(bench: Bench) -> Lines:
         speeds = alternate({"own": partial(speed, loop, bench.plan.steps(batch))}, bench.rounds)["own"]
         return {"images/s": summary(speeds, 0), "ms a step": f"{1e3 * batch / sorted(speeds)[len(speeds) // 2]:.2f}"}
 
-    base_of = lru_cache(maxsize=1)(partial(bench.loop, bench.plan.net))  # one batch size after the other
+    base = Base(bench)
     for batch in bench.plan.batches:
         for net in (net for pair in bench.plan.pairs for net in pair):
             yield f"{net}, batch {batch}", partial(alone, net, batch)
             give_memory_back(bench)
         for name, (more, how) in LEVERS.items():
-            yield f"{bench.plan.net}, batch {batch}, {name}", partial(against, bench, base_of, batch, more, how)
+            yield f"{bench.plan.net}, batch {batch}, {name}", partial(against, bench, base, batch, more, how)
             give_memory_back(bench)
-    for mode, graphs in bench.plan.compiled:
-        batch, more = bench.plan.batches[0], {"compile": mode, "graphs": graphs}
-        name = f"{bench.plan.net}, batch {batch}, -compile {mode}{' -graphs true' if graphs else ''}"
-        yield name, partial(against, bench, base_of, batch, more, "")
+        base.drop()
 
 
 def crossed(bench: Bench) -> Lines:
     """Form of the widened map, layout and precision, each with each: what one gives may depend on the others."""
-    batch, base_of = bench.plan.batches[0], lru_cache(maxsize=1)(partial(bench.loop, bench.plan.net))
+    batch, base = bench.plan.batches[0], Base(bench)
     for how, (layout, last), (precision, amp) in itertools.product(FORMS, LAYOUTS.items(), PRECISIONS.items()):
         more = {"channels_last": last, "amp": amp, "kernels": False}  # kernels.c, for a CPU, has a form of its own
         name = f"{bench.plan.net}, batch {batch}, {how}, {layout}, {precision}"
-        yield name, partial(against, bench, base_of, batch, more, how)
+        yield name, partial(against, bench, base, batch, more, how)
         give_memory_back(bench)
+
+
+def in_processes(bench: Bench, sides: dict[str, tuple[type, Settings]]) -> dict[str, list[float]]:
+    """Images a second of each side, round by round, at the first batch size; each runs in a process of its own."""
+    steps = bench.plan.steps(bench.plan.batches[0])
+    with contextlib.ExitStack() as stack:
+        calls = {}
+        for name, (side, settings) in sides.items():
+            group = Group(side, settings, bench.threads)
+            stack.callback(group.end)
+            calls[name] = partial(group.speed, UNTIMED, steps)
+        alternate(calls, rounds=1)  # untimed: kernels are loaded, workers started, networks compiled
+        return alternate(calls, bench.rounds)
+
+
+def compiled(bench: Bench) -> Lines:
+    """In processes of their own: a capture that fails leaves torch in no state to measure in."""
+
+    def over_the_first(more: dict[str, object]) -> dict[str, str]:
+        given = {"net": bench.plan.net, "batch_size": bench.plan.batches[0]} | bench.given
+        found = in_processes(bench, {"base": (Own, resolve(given)), "other": (Own, resolve(given | more))})
+        return {
+            "images/s": summary(found["other"], 0),
+            "over the first": summary(ratios(found["other"], found["base"]), 2),
+        }
+
+    for mode, graphs in bench.plan.compiled:
+        name = f"{bench.plan.net}, batch {bench.plan.batches[0]}, -compile {mode}{' -graphs true' if graphs else ''}"
+        yield name, partial(over_the_first, {"compile": mode, "graphs": graphs})
 
 
 def compare(bench: Bench) -> Lines:
     def with_original(net: str) -> dict[str, str]:
         given = {"net": net, "batch_size": bench.plan.batches[0]} | bench.given
-        eager = resolve(given | {"graphs": False})
-        groups = {name: Group(side, eager, bench.threads) for name, side in SIDES.items()}
-        groups["own by graphs"] = Group(Own, resolve(given), bench.threads)
-        try:
-            steps = bench.plan.steps(bench.plan.batches[0])
-            calls = {name: partial(group.speed, UNTIMED, steps) for name, group in groups.items()}
-            alternate(calls, rounds=1)  # untimed: kernels are loaded, workers started
-            found = alternate(calls, bench.rounds)
-        finally:
-            for group in groups.values():
-                group.end()
+        sides = {name: (side, resolve(given | {"graphs": False})) for name, side in SIDES.items()}
+        found = in_processes(bench, sides | {"own by graphs": (Own, resolve(given))})
         texts = {f"{name}, images/s": summary(values, 0) for name, values in found.items()}
         return texts | {"over the original's": summary(ratios(found["own by graphs"], found["original"]), 2)}
 
@@ -125,9 +138,8 @@ def streaming(bench: Bench) -> Lines:
         write_images(folder, classes, each, side, "jpg")
         given = {"dataset": str(folder), "size": side * 7 // 8, "random_resized_crop": 0.25}
         given |= {"memory": 1e-6, "workers": workers} if workers is not None else {"random_resized_crop": 0.0}
-        loop = bench.loop(bench.plan.net, 64 if bench.is_cuda else 4, **given)
-        steps = min(bench.plan.steps(64), 20)
-        loop.run(steps)  # until each shape of a batch is captured
+        loop, steps = bench.loop(bench.plan.net, bench.plan.streamed_batch, **given), 2 * bench.plan.least_steps
+        loop.run(steps)  # until decoders are ahead
         return {"images/s": summary([speed(loop, steps) for _ in range(bench.rounds)], 0)}
 
     own = decoders(None, processes=1)

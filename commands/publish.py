@@ -33,8 +33,8 @@ Each file holds the weights of a finished run, without its optimizer, and as JSO
 normalisation, settings and result. `python main.py -export weights -weights checkpoints/<net>/<run>/last.pth` writes a
 file and this table; with `-half true`, weights of two axes or more are stored in 16 bits. "Top-1 error" is the run's
 result on the whole test set, from before that rounding. "Wrong of 500" is measured with the file itself, on 500 test
-images of its data set in `tests/data/`; `python -m pytest tests/test_weights.py` compares it and the SHA-256 with the table. In
-Python: `models.load(FILE)` (`models/pretrained.py`).
+images of its data set in `tests/data/`; `python -m pytest tests/test_weights.py` compares it and the SHA-256 with the
+table. In Python: `models.load(FILE)` (`models/pretrained.py`).
 """
 HEAD = ["file", "network", "data set", "epochs", "parameters", "top-1 error, %", "wrong of 500", "bytes", "SHA-256"]
 

@@ -79,7 +79,10 @@ def describe_job(job: Job, folders: Folders) -> str:
     fairly = "a folder with train/, val/ and test/" if job.dataset.is_split_here else "a run with -val"
     chosen_on = "validation images" if job.chosen_on == "Val" else f"test set ({fairly} chooses fairly)"
     several = describe_processes(job.processes.world_size, settings)
-    how = ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
+    on_cuda = job.precision.device.type == "cuda"
+    how = " without TF32" if on_cuda and job.precision.dtype is torch.float32 else ""
+    how += ", cuDNN trying its algorithms out" if on_cuda and settings.cudnn_benchmark else ""
+    how += ", widened blocks by models/ops/kernels.c" if fast_path.are_kernels_used(job.network) else ""
     how += f", compiled ({settings.compile})" if settings.compile != "off" else ""
     reused = sum(isinstance(m, Reuse | ReuseDepthwise) for m in job.network.modules()) if settings.reuse else 0
     how += f", {reused} expansions replaced by Reuse" if reused else ""

@@ -60,14 +60,17 @@ def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimi
 
 
 def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Gives SGD's momentum its zeros before the first step, where fp16's loss scaling may skip that.
+    """Gives SGD's momentum zeros where it has none yet; from these the first step gives what it gives without.
 
-    NOTE: torch's fused SGD takes uninitialised memory at its first step, and does not write to it where it skips the
-    step; the next one would read it. From zeros the first step gives what it gives without.
+    NOTE: torch's fused SGD takes uninitialised memory at its first step, and does not write to it where fp16's loss
+    scaling skips that step; the next one would read it.
     """
-    for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
         for parameter in group["params"] if group["momentum"] else ():
-            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+            if "momentum_buffer" not in optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def make_schedule(

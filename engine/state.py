@@ -98,14 +98,8 @@ class TrainState:
         trained = processes.wrap_ddp(trained)  # around what is compiled: within, its hooks would break the graph
         optimizer = make_optimizer(network, settings)
         schedule = make_schedule(optimizer, steps_per_epoch, settings)
-        state = cls(network, trained, evaluated, averaged, optimizer, schedule, precision.scaler())
-        state.begin_momentum()
-        return state
-
-    def begin_momentum(self) -> None:
-        """Where steps may be skipped, none is the first that the momentum sees."""
-        if self.scaler.is_enabled():
-            begin_momentum(self.optimizer)
+        begin_momentum(optimizer)
+        return cls(network, trained, evaluated, averaged, optimizer, schedule, precision.scaler())
 
     def is_best(self, score: float) -> bool:
         """Whether the score of the epoch just finished is the lowest so far; `best` then holds it."""
@@ -150,7 +144,7 @@ class TrainState:
         own = self.optimizer.state_dict()["param_groups"]
         groups = [mine | {"lr": each["lr"]} for mine, each in zip(own, saved["param_groups"], strict=True)]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.begin_momentum()
+        begin_momentum(self.optimizer)
         self.schedule.last_epoch = content["schedule"]["last_epoch"]
         if content["scaler"]:  # empty where the run was not in fp16 before; a scaler then begins anew
             self.scaler.load_state_dict(content["scaler"])

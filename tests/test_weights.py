@@ -52,6 +52,8 @@ def check(folder: Path, row: dict[str, str]) -> None:
     path = folder / row["file"]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == row["SHA-256"]
     assert path.stat().st_size == int(row["bytes"].replace(",", ""))
+    if row["wrong of 500"] == "-":
+        return
     network = models.load(path)
     images, targets = images_500(row["data set"])
     with torch.inference_mode():

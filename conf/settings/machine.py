@@ -52,7 +52,8 @@ class MachineSettings:
     )
     channels_last: bool = knob("channels_last memory format of weights and images; false: NCHW", default=True)
     compile: str = knob(
-        "torch.compile for training and its evaluations, in this mode; reduce-overhead is for CUDA",
+        "torch.compile for training and its evaluations, in this mode, without -graphs unless that is true; "
+        "reduce-overhead is for CUDA",
         default="off",
         untrained="off",
         choices=("off", "default", "reduce-overhead", "max-autotune-no-cudagraphs"),

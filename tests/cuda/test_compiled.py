@@ -44,11 +44,14 @@ def test_a_compiled_run_learns_the_same(mode, device, eager, tmp_path):
     assert found["test accuracy"] == pytest.approx(expected["test accuracy"], abs=0.03)
 
 
-def test_a_compiled_run_goes_on_bit_for_bit(device, tmp_path, monkeypatch):
-    start(words(device, "-compile default"), tmp_path / "whole")
+@pytest.mark.parametrize("more", ["-compile default", "-compile default -graphs true"])
+def test_a_compiled_run_goes_on_bit_for_bit(more, device, tmp_path, monkeypatch):
+    if device.type != "cuda" and "graphs" in more:
+        pytest.skip("for CUDA")
+    start(words(device, more), tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         stop_at(32, patch)
-        main.main([*words(device, "-compile default").split(), "-out", str(tmp_path / "parts")])
+        main.main([*words(device, more).split(), "-out", str(tmp_path / "parts")])
     start("-resume last", tmp_path / "parts")
     whole, parts = (checkpoint.load(tmp_path / each / INNER / "last.pth") for each in ("whole", "parts"))
     assert all(torch.equal(whole["network"][key], tensor) for key, tensor in parts["network"].items())

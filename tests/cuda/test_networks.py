@@ -47,12 +47,14 @@ def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([each.detach().double().cpu().flatten() for each in tensors])
 
 
-def trained(network: nn.Module, images: Tensor, targets: Tensor, precision: Precision) -> dict[str, Tensor]:
-    """Outputs, loss and gradients of the first step, and what STEPS steps of SGD add to the weights."""
+def trained(
+    network: nn.Module, images: Tensor, targets: Tensor, precision: Precision, steps: int = STEPS
+) -> dict[str, Tensor]:
+    """Outputs, loss and gradients of the first step, and what so many steps of SGD add to the weights."""
     network = to_device(copy.deepcopy(network), precision.device, channels_last=True).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE)
     before, found = flat(list(network.parameters())), {}
-    for _ in range(STEPS):
+    for _ in range(steps):
         with precision.autocast():
             outputs = network(images)
             loss = loss_of(outputs.to(images.dtype), targets)
@@ -100,12 +102,12 @@ def test_half_precision_has_the_loss_and_the_direction(name, amp, device):
     targets = targets.float() if targets.is_floating_point() else targets
 
     def found_on(where: torch.device) -> dict[str, Tensor]:
-        return trained(network.float(), images.float().to(where), targets.to(where), Precision.choose(amp, where))
+        return trained(network.float(), images.float().to(where), targets.to(where), Precision.choose(amp, where), 1)
 
     on_cpu, found = found_on(CPU.device), found_on(device)
     torch.testing.assert_close(found["loss"], expected["loss"], rtol=0.05, atol=0.02)
     cosines = [torch.cosine_similarity(each["gradients"], expected["gradients"], dim=0) for each in (on_cpu, found)]
-    assert cosines[1] > min(0.9, cosines[0] - 0.1)
+    assert cosines[1] > max(0.4, cosines[0] - 0.1)
 
 
 @pytest.mark.parametrize("name", models.cheap_names())

@@ -50,7 +50,9 @@ DECAY = {"decay_norms": False, "weight_decay": 0.1}
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"ema": 0.5}, {"accumulate": 2}, {"optimizer": "sgd", "lr": 2**-7, **DECAY}], ids=str
+    "more",
+    [{}, {"ema": 0.5}, {"accumulate": 2}, {"optimizer": "sgd", "lr": 2**-7, **DECAY}, {"compile": "default"}],
+    ids=str,
 )
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_graphs_are_the_eager_steps(amp, more, device):

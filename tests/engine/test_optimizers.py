@@ -1,7 +1,6 @@
 """Muon beside AdamW against torch's own on cloned matrices, weight decay by group, and the dropout that is asked."""
 
 import copy
-import dataclasses
 import math
 
 import pytest
@@ -139,9 +138,8 @@ def test_dropout_is_as_asked(dropout):
 @pytest.mark.parametrize("resumed", [False, True], ids=["at once", "after a resume"])
 def test_a_first_step_that_fp16_skips_leaves_no_momentum(resumed):
     """Loss scaling skips steps whose gradients overflow, often the first ones; what comes after starts from nothing."""
-    scaled = dataclasses.replace(chosen(optimizer="sgd"), momentum=0.9)
     network = small_network()
-    state = TrainState.start(network, 10, scaled, Precision(CPU, torch.float16))
+    state = TrainState.start(network, 10, chosen(optimizer="sgd", momentum=0.9), Precision(CPU, torch.float16))
     plain = torch.optim.SGD(copy.deepcopy(network).parameters(), lr=0.02, momentum=0.9, weight_decay=0.1)
     expected = plain.param_groups[0]["params"]
 
@@ -151,7 +149,8 @@ def test_a_first_step_that_fp16_skips_leaves_no_momentum(resumed):
             other.grad = torch.full_like(other, value)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        plain.step() if math.isfinite(value) else None
+        if math.isfinite(value):
+            plain.step()
 
     garbage = [torch.full_like(each, math.nan) for each in network.parameters()]
     del garbage  # what is allocated next may get this memory
