@@ -42,10 +42,10 @@ class Plan:
 
     @classmethod
     def small(cls) -> Plan:
-        """For a CPU, in about a minute."""
+        """For a CPU, in a few minutes."""
         return cls(
             pairs=(("cheapV3_small", "MobileNetV3_small"),), net="cheapV3_small", batches=(4,), untimed=1, images=0,
-            least_steps=2, compiled=(), noise=(2, 8, 32), streamed=(2, 8, 40), streamed_batch=4,
+            least_steps=2, compiled=(("default", False),), noise=(2, 8, 32), streamed=(2, 8, 40), streamed_batch=4,
             tests=("test_steps.py",), workers=1,
         )  # fmt: skip
 
