@@ -44,11 +44,11 @@ PEAK = {2: 989e12, 4: 67e12}  # operations a second by bytes of a number: bf16 o
 LAUNCH = 5e-6  # seconds of the host for each kernel
 
 LAUNCHES = {  # kernels a step of torch 2.14.1, counted
-    "cheapV2": 715,
+    "cheapV2": 651,
     "MobileNetV2": 927,
-    "cheapV3": 843,
+    "cheapV3": 787,
     "MobileNetV3": 974,
-    "cheapV3_small": 716,
+    "cheapV3_small": 676,
     "MobileNetV3_small": 823,
 }
 KERNELS_BY_COPY = 1381  # kernels a step of cheapV3 with a convolution for each copy

@@ -1,10 +1,12 @@
 """The functions of models/ops against torch's own, in both of their forms; torch's checks of a registered operation."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import ops
 from models.ops import activated_conv, build, depthwise
@@ -126,3 +128,33 @@ def test_the_forms_of_a_depthwise_convolution_of_copies(times, kernel, stride, s
         expected = F.conv2d(x.repeat(1, times, 1, 1), weight, bias, *geometry, groups=times * 8)
         assert_same((form(x, weight, bias, *geometry, times),), (expected,), inputs)
     assert ops.repeats_the_map(torch.empty(1, device="meta")) is ops.repeats_the_map(x) is False
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operations that torch is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_copies_are_added_up_at_once(layout):
+    """What a concatenation gives, and its gradient; in the memory format of the map, without a kernel for each copy."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    direction = torch.randn(2, 12, 5, 4, dtype=torch.float64).to(memory_format=layout)
+    wide = depthwise.copies(x, 4)
+    assert torch.equal(wide, torch.cat([x] * 4, dim=1)) and wide.is_contiguous(memory_format=layout)
+    with Calls() as calls:
+        (found,) = torch.autograd.grad(wide, x, direction)
+    (expected,) = torch.autograd.grad(torch.cat([x] * 4, dim=1), x, direction)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+    assert found.is_contiguous(memory_format=layout)
+    assert calls.counts["sum"] == 1 and not calls.counts["add"] and not calls.counts["clone"]
+    with torch.no_grad():
+        assert torch.equal(depthwise.copies(x, 2), torch.cat([x] * 2, dim=1))
