@@ -70,7 +70,8 @@ def test_every_stage_runs_in_its_small_form(tmp_path):
     assert done.returncode == 0, done.stderr
     tables = json.loads((tmp_path / "on_gpu.json").read_text())["tables"]
     assert list(tables) == list(on_gpu.STAGES)
-    assert tables["correct"]["test_steps.py"] == {"found": "2 passed, 14 skipped", "failed": "", "not finished": ""}
+    said = tables["correct"]["test_steps.py"]
+    assert said["found"].startswith("2 passed, ") and not said["failed"] and not said["not finished"]
     crossed = [name.removeprefix("cheapV3_small, batch 4, ") for name in tables["crossed"]]
     forms, layouts, precisions = (set(each) for each in zip(*(name.split(", ") for name in crossed), strict=True))
     assert len(set(crossed)) == len(forms) * len(layouts) * len(precisions) == 3 * 2 * 2
