@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import models
 from benchmarks import latency
 from commands.result_rows import read_tables
@@ -29,6 +31,7 @@ def test_a_table_s_rows_are_the_networks_that_it_trains(tmp_path):
     assert abs(mac_count(narrowed, 3, 16) / 3e6 - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_kept_beside_the_rows(tmp_path):
     path = tmp_path / "rows.yaml"
     path.write_text(ROWS)
