@@ -130,6 +130,7 @@ def test_a_silent_process_is_noticed_and_one_that_has_finished_is_not(monkeypatc
     assert lost == [[2]]
 
 
+@pytest.mark.slow
 def test_two_machines_end_in_one_process_s_weights(tmp_path):
     """Shares of the last batch that are not even, augmentation, clipping and accumulation."""
     machines = Machines(tmp_path, "tests/helpers/distributed_worker.py")
