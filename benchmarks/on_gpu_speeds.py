@@ -48,7 +48,12 @@ def against(bench: Bench, base: Base, batch: int, more: dict[str, object], how: 
         with form(how):
             return speed(other, steps)
 
-    found = alternate({"base": partial(speed, base.of(batch), steps), "other": other_speed}, bench.rounds)
+    calls = {"base": partial(speed, base.of(batch), steps), "other": other_speed}
+    return over_the_first(alternate(calls, bench.rounds))
+
+
+def over_the_first(found: dict[str, list[float]]) -> dict[str, str]:
+    """The cells of a line: images a second of "other", and over those of "base" round by round."""
     return {
         "images/s": summary(found["other"], 0),
         "over the first": summary(ratios(found["other"], found["base"]), 2),
@@ -98,17 +103,14 @@ def in_processes(bench: Bench, sides: dict[str, tuple[type, Settings]]) -> dict[
 def compiled(bench: Bench) -> Lines:
     """In processes of their own: a capture that fails leaves torch in no state to measure in."""
 
-    def over_the_first(more: dict[str, object]) -> dict[str, str]:
+    def against_uncompiled(more: dict[str, object]) -> dict[str, str]:
         given = {"net": bench.plan.net, "batch_size": bench.plan.batches[0]} | bench.given
-        found = in_processes(bench, {"base": (Own, resolve(given)), "other": (Own, resolve(given | more))})
-        return {
-            "images/s": summary(found["other"], 0),
-            "over the first": summary(ratios(found["other"], found["base"]), 2),
-        }
+        sides = {"base": (Own, resolve(given)), "other": (Own, resolve(given | more))}
+        return over_the_first(in_processes(bench, sides))
 
     for mode, graphs in bench.plan.compiled:
         name = f"{bench.plan.net}, batch {bench.plan.batches[0]}, -compile {mode}{' -graphs true' if graphs else ''}"
-        yield name, partial(over_the_first, {"compile": mode, "graphs": graphs})
+        yield name, partial(against_uncompiled, {"compile": mode, "graphs": graphs})
 
 
 def compare(bench: Bench) -> Lines:

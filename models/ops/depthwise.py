@@ -50,7 +50,7 @@ class _Copies(torch.autograd.Function):
     """A concatenation whose backward pass is one sum over the copies.
 
     NOTE: torch's own adds slices of the gradient, one copy after the other: times - 1 kernels that read memory in
-    strides. For cheapV3 on an H200 these were about a tenth of a step.
+    strides. In a step of cheapV3 these were 70; the sums are 14.
     """
 
     @staticmethod
