@@ -2,6 +2,7 @@
 
     python benchmarks/on_gpu.py                          every stage, into benchmarks/on_gpu/
     python benchmarks/on_gpu.py -stages matrix -out DIR  one of them
+    python benchmarks/on_gpu.py -only "*, batch 512*"    the lines of that name, of every stage
     python benchmarks/on_gpu.py -small                   a few steps of each on a CPU, to see that it works
 
 correct    the tests of tests/cuda, file by file, where pytest-xdist is installed; what they said is in DIR/correct/
@@ -25,6 +26,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -64,11 +66,11 @@ class Notebook:
                 raise ValueError(f"{self.path} is of another machine or other software; give another -out")
             self.tables = saved["tables"]
 
-    def fill(self, stage: str, lines: Iterator[tuple[str, Callable]], only: str, limit: float) -> bool:
-        """Measures the lines that the table lacks and whose names contain `only`; whether the time was enough."""
+    def fill(self, stage: str, lines: Iterator[tuple[str, Callable]], only: list[str], limit: float) -> bool:
+        """Measures the lines that the table lacks and whose names fit a pattern; whether the time was enough."""
         found, begin = self.tables.setdefault(stage, {}), time.monotonic()
         for name, measure in lines:
-            if name in found or only not in name:
+            if name in found or not any(fnmatchcase(name, pattern) for pattern in only):
                 continue
             if time.monotonic() - begin > limit:
                 return False
@@ -98,7 +100,7 @@ class Notebook:
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, rounds=3)
     parser.add_argument("-stages", nargs="+", choices=list(STAGES), default=list(STAGES), help="what to measure")
-    parser.add_argument("-only", default="", help="words in the names of the lines to measure; empty: all")
+    parser.add_argument("-only", nargs="+", default=["*"], help="patterns of the names of the lines to measure")
     parser.add_argument("-out", type=Path, default=ROOT / "benchmarks" / "on_gpu", help="folder of what is written")
     parser.add_argument("-dataset", default=None, help="a data set in the place of noise")
     parser.add_argument("-data", default="data", help="folder of the data sets")
