@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from conf import Settings
 from datasets import Dataset, View
 from engine.metrics import Metric, MetricReport
-from engine.shown import figures
 from engine.shown.confusions import class_rows, confusions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LARGEST_LOGIT = 1e4  # in magnitude; logits beyond it are counted as an overflow. e^100 decides any softmax already
 
@@ -167,6 +168,8 @@ class Classification(Task):
 
     def figures(self, probabilities: Tensor, targets: Tensor, data: Dataset) -> dict[str, Figure]:
         """The worst mistakes, and the confusion matrix or, of many classes, the pairs that are confused most."""
+        from engine.shown import figures  # here: matplotlib and scikit-learn take two fifths of a start
+
         worst = figures.mistakes_figure(data.test.images, probabilities, targets, data.classes)
         return {"worst mistakes": worst} | figures.class_figures(confusions(probabilities, targets), data.classes)
 
@@ -249,6 +252,8 @@ class Regression(Task):
 
     def figures(self, predicted: Tensor, targets: Tensor, data: Dataset) -> dict[str, Figure]:
         """Predicted against true angle, the error by angle range, a strip of frames with both angles."""
+        from engine.shown import figures  # here: as above
+
         true, found = self.degrees * targets, self.degrees * predicted
         return {
             "predicted against true": figures.scatter_figure(true, found, self.degrees),

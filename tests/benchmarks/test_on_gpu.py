@@ -28,21 +28,22 @@ def test_what_was_measured_is_kept_and_not_measured_again(tmp_path):
     def broken():
         raise RuntimeError("no such kernel\nwith a long story")
 
-    assert notes.fill("matrix", lines("one", "two", "other"), "o", limit=60)
+    assert notes.fill("matrix", lines("one", "two", "other"), ["*o*"], limit=60)
     again = on_gpu.Notebook(tmp_path, "a machine")
-    assert again.fill("matrix", [*lines("one", "three"), ("broken", broken)], "", limit=60)
+    assert again.fill("matrix", [*lines("one", "three"), ("broken", broken)], ["*"], limit=60)
     assert seen == ["one", "two", "other", "three"]
     table = json.loads((tmp_path / "on_gpu.json").read_text())["tables"]["matrix"]
     assert table["two"] == {"images/s": "2"} and "no such kernel)" in table["broken"]["left out"]
     assert "| three | 4 |  |" in (tmp_path / "on_gpu.md").read_text()
-    assert not again.fill("matrix", lines("late"), "", limit=-1) and "late" not in seen
+    assert not again.fill("matrix", lines("late"), ["*"], limit=-1) and "late" not in seen
     with pytest.raises(ValueError, match="another machine"):
         on_gpu.Notebook(tmp_path, "another one")
 
 
-def test_without_a_gpu_it_says_what_to_do(tmp_path):
-    done = run(tmp_path / "out")
-    assert done.returncode == 2 and "give -small" in done.stderr and not (tmp_path / "out").exists()
+def test_without_a_gpu_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "-gpu", "false", "-out", str(tmp_path / "out")])
+    assert on_gpu.main() == 2
+    assert "give -small" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
