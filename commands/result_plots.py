@@ -1,4 +1,5 @@
-"""The plots of RESULTS.md's tables: a row's error after each epoch, or its last error against what the network costs.
+"""The plots of RESULTS.md's tables: a row's error after each epoch, or its last error against what the network costs, or
+the last errors of rows that are too many for lines, one below the other.
 
 The same files give the same bytes, so that a plot changes only with its rows.
 """
@@ -11,12 +12,13 @@ import statistics
 from typing import TYPE_CHECKING
 
 from commands.finished_runs import Row
-from commands.result_rows import EPOCHS, ERROR, ResultTable, by_epoch
+from commands.result_rows import EPOCHS, ERROR, MACS, ROWS, ResultTable, by_epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CURVE = "test accuracy"  # in metrics.csv
+AXIS = "test top-1 error, %"
 MARKERS = "osD^vPX*<>ph"
 
 
@@ -27,10 +29,9 @@ def plot(table: ResultTable, rows: dict[str, Row]) -> bytes | None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    draw = _draw_curves if table.plot == EPOCHS else _draw_costs
-    if not draw(axes, table, rows):
+    if not {EPOCHS: _draw_curves, MACS: _draw_costs, ROWS: _draw_rows}[table.plot](axes, table, rows):
         return None
-    axes.set(ylabel="test top-1 error, %", title=table.title)
+    axes.set_title(table.title)
     axes.grid(alpha=0.3)
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": table.name}):
@@ -57,7 +58,7 @@ def _draw_curves(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
             low, high = ([choose(values) for values in points.values()] for choose in (min, max))
             axes.fill_between(list(points), low, high, alpha=0.15)
         drawn = True
-    axes.set_xlabel("epoch")
+    axes.set(xlabel="epoch", ylabel=AXIS)
     axes.legend(fontsize=8)
     return drawn
 
@@ -65,11 +66,32 @@ def _draw_curves(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
 def _draw_costs(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
     """The last epoch's error, mean and standard deviation over the seeds, against MACs; whether there was any."""
     markers = itertools.cycle(MARKERS)
-    shown = {label: row for label, row in rows.items() if ERROR in row.means}
-    for label, row in shown.items():
-        spread = 100 * row.stds[ERROR] if ERROR in row.stds else None
-        error, macs = 100 * row.means[ERROR], row.means["macs"] / 1e6
+    found = _last_errors(rows)
+    for label, (error, spread) in found.items():
+        macs = rows[label].means["macs"] / 1e6
         axes.errorbar(macs, error, yerr=spread, fmt=next(markers), capsize=3, label=f"{label}: {error:.2f} %")
-    axes.set_xlabel("multiply-accumulates for one image, millions")
+    axes.set(xlabel="multiply-accumulates for one image, millions", ylabel=AXIS)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return bool(shown)
+    return bool(found)
+
+
+def _draw_rows(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
+    """The last epoch's error, mean and standard deviation over the seeds, of each row, a network's in one colour."""
+    found = _last_errors(rows)
+    nets = list(dict.fromkeys(rows[label].runs[0].result["net"] for label in found))
+    for place, (label, (error, spread)) in enumerate(found.items()):
+        colour = f"C{nets.index(rows[label].runs[0].result['net'])}"
+        axes.errorbar(error, place, xerr=spread, fmt="o", capsize=3, color=colour)
+    names = [f"{label}: {error:.2f} %" for label, (error, _) in found.items()]
+    axes.set_yticks(range(len(found)), names, fontsize=8)
+    axes.set_ylim(len(found) - 0.5, -0.5)  # the first on top
+    axes.set_xlabel(AXIS)
+    axes.figure.set_figheight(1 + 0.2 * len(found))
+    return bool(found)
+
+
+def _last_errors(rows: dict[str, Row]) -> dict[str, tuple[float, float | None]]:
+    """The last epoch's error, its mean and standard deviation in percent, of each row that has any."""
+    shown = {label: row for label, row in rows.items() if ERROR in row.means}
+    spreads = {label: 100 * row.stds[ERROR] if ERROR in row.stds else None for label, row in shown.items()}
+    return {label: (100 * row.means[ERROR], spreads[label]) for label, row in shown.items()}

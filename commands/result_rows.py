@@ -16,7 +16,7 @@ from engine.saved.folders import RESULT
 METRICS = "metrics.csv"  # in the folder of a run's curves
 LATENCY = "latency.json"  # in a table's folder
 ERROR = "test top-1 error"  # in result.json
-PLOTS = EPOCHS, MACS = ("epochs", "macs")
+PLOTS = EPOCHS, MACS, ROWS = ("epochs", "macs", "rows")
 
 
 @dataclass(frozen=True)

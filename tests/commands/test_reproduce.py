@@ -132,6 +132,20 @@ def test_a_plot_against_multiply_accumulates_and_measured_latencies(tmp_path):
     assert f"Milliseconds: {how}." in lines
 
 
+def test_a_plot_of_many_rows_has_a_line_for_each(tmp_path):
+    path = rows_file(tmp_path, ROWS.replace("  seeds:", "  plot: rows\n  seeds:"))
+    assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+    assert not (path.parent / "small.svg").exists()
+    kept(path, "EffNet_digits", 1, 0.1)
+    kept(path, "EffNet_digits", 2, 0.2)
+    kept(path, "higher-rate", 1, 0.4, lr=0.01)
+    assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
+    picture = (path.parent / "small.svg").read_text()
+    places = [picture.index(label) for label in ("EffNet_digits: 15.00 %", "higher-rate: 40.00 %")]
+    heights = [float(re.search(r'translate\([-\d.]+ ([\d.]+)\)', picture[place:])[1]) for place in places]
+    assert heights[0] < heights[1] and "test top-1 error" in picture
+
+
 def test_seeds_that_stopped_early_share_their_curve_as_far_as_all_went(tmp_path):
     path = rows_file(tmp_path)
     kept(path, "EffNet_digits", 1, 0.1)
@@ -192,7 +206,7 @@ def test_the_width_that_match_found_contradicts_no_row(tmp_path):
         ("small:", "small: [", "not readable as YAML"),
         ("seeds: [1, 2]", "seeds: 1", "small: seeds must be a list"),
         ("  seeds:", "  timed: often\n  seeds:", "small: timed often: must be true or false"),
-        ("  seeds:", "  plot: time\n  seeds:", "small: plot time: must be one of epochs, macs"),
+        ("  seeds:", "  plot: time\n  seeds:", "small: plot time: must be one of epochs, macs, rows"),
         ("seeds: [1, 2]", "seeds: [one]", "-seed one: must be a whole number"),
     ],
 )
