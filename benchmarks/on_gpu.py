@@ -2,7 +2,7 @@
 
     python benchmarks/on_gpu.py                          every stage, into benchmarks/on_gpu/
     python benchmarks/on_gpu.py -stages matrix -out DIR  one of them
-    python benchmarks/on_gpu.py -only "*, batch 512*"    the lines of that name, of every stage
+    python benchmarks/on_gpu.py -only "*, batch 512*"    the lines whose whole names fit, of every stage
     python benchmarks/on_gpu.py -small                   a few steps of each on a CPU, to see that it works
 
 correct    the tests of tests/cuda, file by file, where pytest-xdist is installed; what they said is in DIR/correct/
@@ -59,6 +59,7 @@ class Notebook:
     def __init__(self, folder: Path, about: str) -> None:
         self.path, self.about = folder / "on_gpu.json", about
         self.tables: dict[str, dict[str, dict[str, str]]] = {}
+        self.fitted: set[str] = set()  # the patterns that any line's name fitted
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             saved = json.loads(self.path.read_text())
@@ -70,7 +71,9 @@ class Notebook:
         """Measures the lines that the table lacks and whose names fit a pattern; whether the time was enough."""
         found, begin = self.tables.setdefault(stage, {}), time.monotonic()
         for name, measure in lines:
-            if name in found or not any(fnmatchcase(name, pattern) for pattern in only):
+            fitting = {pattern for pattern in only if fnmatchcase(name, pattern)}
+            self.fitted |= fitting
+            if name in found or not fitting:
                 continue
             if time.monotonic() - begin > limit:
                 return False
@@ -130,6 +133,8 @@ def main() -> int:
             print(f"\n{stage}", flush=True)
             on_gpu_plan.give_memory_back(bench)
             whole &= notes.fill(stage, STAGES[stage](bench), options.only, options.limit)
+        if whole and (without := [pattern for pattern in options.only if pattern not in notes.fitted]):
+            raise ValueError(f"-only {without[0]}: fits no whole name of a line; * stands for any characters")
     except ValueError as error:
         print(f"on_gpu.py: {error}", file=sys.stderr)
         return 2

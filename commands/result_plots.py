@@ -1,5 +1,5 @@
-"""The plots of RESULTS.md's tables: a row's error after each epoch, or its last error against what the network costs, or
-the last errors of rows that are too many for lines, one below the other.
+"""The plots of RESULTS.md's tables: a row's error after each epoch, its last error against what the network costs, or
+the last errors of all rows, one below the other.
 
 The same files give the same bytes, so that a plot changes only with its rows.
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CURVE = "test accuracy"  # in metrics.csv
-AXIS = "test top-1 error, %"
+ERROR_LABEL = "test top-1 error, %"
 MARKERS = "osD^vPX*<>ph"
 
 
 def plot(table: ResultTable, rows: dict[str, Row]) -> bytes | None:
-    """An SVG of the rows' test errors against what the table names; None where no row has any."""
+    """An SVG of the rows' test errors, drawn as the table says; None where no row has any."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def _draw_curves(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
             low, high = ([choose(values) for values in points.values()] for choose in (min, max))
             axes.fill_between(list(points), low, high, alpha=0.15)
         drawn = True
-    axes.set(xlabel="epoch", ylabel=AXIS)
+    axes.set(xlabel="epoch", ylabel=ERROR_LABEL)
     axes.legend(fontsize=8)
     return drawn
 
@@ -70,7 +70,7 @@ def _draw_costs(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
     for label, (error, spread) in found.items():
         macs = rows[label].means["macs"] / 1e6
         axes.errorbar(macs, error, yerr=spread, fmt=next(markers), capsize=3, label=f"{label}: {error:.2f} %")
-    axes.set(xlabel="multiply-accumulates for one image, millions", ylabel=AXIS)
+    axes.set(xlabel="multiply-accumulates for one image, millions", ylabel=ERROR_LABEL)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return bool(found)
 
@@ -78,20 +78,22 @@ def _draw_costs(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
 def _draw_rows(axes: Axes, table: ResultTable, rows: dict[str, Row]) -> bool:
     """The last epoch's error, mean and standard deviation over the seeds, of each row, a network's in one colour."""
     found = _last_errors(rows)
-    nets = list(dict.fromkeys(rows[label].runs[0].result["net"] for label in found))
+    nets = {label: rows[label].runs[0].result["net"] for label in found}
+    colours = {net: f"C{number}" for number, net in enumerate(dict.fromkeys(nets.values()))}
     for place, (label, (error, spread)) in enumerate(found.items()):
-        colour = f"C{nets.index(rows[label].runs[0].result['net'])}"
-        axes.errorbar(error, place, xerr=spread, fmt="o", capsize=3, color=colour)
+        axes.errorbar(error, place, xerr=spread, fmt="o", capsize=3, color=colours[nets[label]])
     names = [f"{label}: {error:.2f} %" for label, (error, _) in found.items()]
     axes.set_yticks(range(len(found)), names, fontsize=8)
     axes.set_ylim(len(found) - 0.5, -0.5)  # the first on top
-    axes.set_xlabel(AXIS)
+    axes.set_xlabel(ERROR_LABEL)
     axes.figure.set_figheight(1 + 0.2 * len(found))
     return bool(found)
 
 
 def _last_errors(rows: dict[str, Row]) -> dict[str, tuple[float, float | None]]:
     """The last epoch's error, its mean and standard deviation in percent, of each row that has any."""
-    shown = {label: row for label, row in rows.items() if ERROR in row.means}
-    spreads = {label: 100 * row.stds[ERROR] if ERROR in row.stds else None for label, row in shown.items()}
-    return {label: (100 * row.means[ERROR], spreads[label]) for label, row in shown.items()}
+    return {
+        label: (100 * row.means[ERROR], 100 * row.stds[ERROR] if ERROR in row.stds else None)
+        for label, row in rows.items()
+        if ERROR in row.means
+    }

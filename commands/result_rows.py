@@ -75,7 +75,7 @@ class ResultTable:
     title, note  its heading, and what a reader has to know of it
     common       the settings that all rows have, by name
     pairs        labels of two rows whose difference is stated, the baseline's first
-    plot         what the errors are drawn against, one of PLOTS
+    plot         what is drawn of the errors, one of PLOTS
     timed        whether images a second are shown; rows that were trained beside other work compare nothing by them
     """
 

@@ -168,7 +168,7 @@ class Classification(Task):
 
     def figures(self, probabilities: Tensor, targets: Tensor, data: Dataset) -> dict[str, Figure]:
         """The worst mistakes, and the confusion matrix or, of many classes, the pairs that are confused most."""
-        from engine.shown import figures  # here: matplotlib and scikit-learn take two fifths of a start
+        from engine.shown import figures  # here: matplotlib and scikit-learn take a second and more to load
 
         worst = figures.mistakes_figure(data.test.images, probabilities, targets, data.classes)
         return {"worst mistakes": worst} | figures.class_figures(confusions(probabilities, targets), data.classes)

@@ -192,13 +192,13 @@ def test_the_exporter_is_silent(tmp_path, capfd, caplog, recwarn):
     assert not [record for record in caplog.records if record.levelname != "DEBUG"]
 
 
-@pytest.fixture(scope="module")
-def run_folder(without_pictures, tmp_path_factory):
+@pytest.fixture(scope="module", params=["EffNet", pytest.param("cheapV3_small", marks=pytest.mark.slow)])
+def run_folder(request, without_pictures, tmp_path_factory):
     """What one short run on the digits leaves."""
     out = tmp_path_factory.mktemp("run")
-    words = "-net EffNet -dataset digits -epochs 1 -b 64 -size 8 -name try1 -gpu false -out"
+    words = f"-net {request.param} -dataset digits -epochs 1 -b 64 -size 8 -name try1 -gpu false -out"
     assert main.main([*words.split(), str(out)]) == 0
-    return out / "checkpoints" / "EffNet" / "digits-try1"
+    return out / "checkpoints" / request.param / "digits-try1"
 
 
 def call(*words: object) -> int:
@@ -213,7 +213,7 @@ def test_command_line(run_folder, capfd):
     assert captured.err == "" and len(captured.out.splitlines()) == 3
     assert {path.name for path in run_folder.iterdir()} == before | {"last.onnx"}
     content = checkpoint.load(weights)
-    network = models.create("EffNet", num_classes=10, in_channels=1, image_size=8)
+    network = models.create(run_folder.parent.name, num_classes=10, in_channels=1, image_size=8)
     network.load_state_dict(checkpoint.network_weights(content))
     stored = sum(weight.numel() for weight in network.parameters())
     size = (run_folder / "last.onnx").stat().st_size
@@ -222,7 +222,7 @@ def test_command_line(run_folder, capfd):
 
     session = onnxruntime.InferenceSession(run_folder / "last.onnx", providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    assert metadata["net"] == "EffNet" and metadata["dataset"] == "digits"
+    assert metadata["net"] == run_folder.parent.name and metadata["dataset"] == "digits"
     assert json.loads(metadata["classes"]) == list(content["classes"]) and len(content["classes"]) == 10
     (mean,), (std,) = json.loads(metadata["mean"]), json.loads(metadata["std"])
     pixels = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 16
@@ -243,7 +243,7 @@ def test_a_file_that_takes_pixels(run_folder, capfd, tmp_path):
     assert call("-export", "onnx", "-weights", weights, "-gpu", "false", "-with-preprocessing") == 0
     assert "uint8 pixels" in capfd.readouterr().out
     content = checkpoint.load(weights)
-    network = models.create("EffNet", num_classes=10, in_channels=1, image_size=8)
+    network = models.create(run_folder.parent.name, num_classes=10, in_channels=1, image_size=8)
     network.load_state_dict(checkpoint.network_weights(content))
     pixels = torch.randint(0, 256, (7, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     mean, std = content["mean"][0], content["std"][0]
@@ -335,7 +335,7 @@ def test_a_program_with_a_free_batch(run_folder, capfd, tmp_path):
         name: content[name] for name in ("classes", "mean", "std")
     }
     assert json.loads(extra["size"]) == content["image_size"] == 8
-    network = models.create("EffNet", num_classes=10, in_channels=1, image_size=8)
+    network = models.create(run_folder.parent.name, num_classes=10, in_channels=1, image_size=8)
     network.load_state_dict(checkpoint.network_weights(content))
     for count in (1, 7, LARGEST_BATCH):
         images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))

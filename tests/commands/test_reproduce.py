@@ -142,7 +142,7 @@ def test_a_plot_of_many_rows_has_a_line_for_each(tmp_path):
     assert main.main(["-reproduce", str(path), "-jobs", "0"]) == 0
     picture = (path.parent / "small.svg").read_text()
     places = [picture.index(label) for label in ("EffNet_digits: 15.00 %", "higher-rate: 40.00 %")]
-    heights = [float(re.search(r'translate\([-\d.]+ ([\d.]+)\)', picture[place:])[1]) for place in places]
+    heights = [float(re.search(r"translate\([-\d.]+ ([\d.]+)\)", picture[place:])[1]) for place in places]
     assert heights[0] < heights[1] and "test top-1 error" in picture
 
 

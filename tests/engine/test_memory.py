@@ -86,6 +86,7 @@ def test_a_run_without_enough_memory(tmp_path):
     words += ["-out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", PROGRAM, *words], cwd=ROOT, capture_output=True, text=True)
     *before, last = done.stderr.splitlines()
-    assert done.returncode == 2 and all("graph: not written" in line for line in before), done.stderr  # a lack as well
+    assert done.returncode == 2 and len(before) <= 1, done.stderr
+    assert all("graph: not written" in line for line in before)  # it was too little for that already
     assert "memory ran out" in last and "-b 256" in last and "-size 64" in last
     assert checkpoint.load_run(tmp_path / "checkpoints/cheapV2/digits-a/last.pth")["step"] == 0

@@ -278,7 +278,7 @@ def test_what_was_trained_on_cuda_is_used_without_it(from_cuda, finished, capsys
 
 
 def test_what_downloads_and_what_draws_is_loaded_where_it_does():
-    """They would take two fifths of the time until a program says its first word."""
+    """A program says its first word sooner."""
     words = "import sys, datasets, commands.train, commands.evaluate; "
     words += "print(any(name in sys.modules for name in ('requests', 'matplotlib', 'sklearn')))"
     done = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True)
