@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from engine.memory import is_out_of_memory
 from utils import printable, write_atomically
 
 
@@ -91,14 +92,22 @@ class RunLog:
         for tag, value in values.items():
             self.writer.add_scalar(f"{prefix}/{tag}", value, step)
 
-    @curve
     def graph(self, network: nn.Module, images: Tensor) -> None:
-        """Writes the network's graph, traced in eval mode on the first of the images."""
+        """Writes the network's graph, traced in eval mode on the first of the images.
+
+        Raises the error of a lack of memory: the first step takes more, and would end the run with a second line.
+        """
+        if self.writer is None:
+            return
         was_training = network.training
         with warnings.catch_warnings():  # tracing warns about itself and about every branch
             warnings.simplefilter("ignore")
             try:
                 self.writer.add_graph(network.eval(), images[:1])
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                warn(f"{self.folder}: graph", error)
             finally:
                 network.train(was_training)
 

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+import main
 from engine.run import Run
 from engine.saved import checkpoint
 from engine.shown.logs import RunLog
@@ -32,6 +33,19 @@ def test_a_picture_that_cannot_be_drawn_is_a_line(tmp_path, capsys, monkeypatch,
     assert len(lines) == (2 if what == "figure" else 1)  # of each figure
     assert all("of a library" in line and "the run goes on" in line for line in lines)
     assert hparams(tmp_path)[1][0] == "Test/accuracy"
+
+
+def test_a_graph_that_lacks_memory_ends_the_run_as_its_first_step_would(tmp_path, capsys, monkeypatch):
+    """In one line, where the step, which takes more, would have been a second one."""
+
+    def lacking(*values):
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(torch.utils.tensorboard.SummaryWriter, "add_graph", lacking)
+    assert main.main([*SHORT.split(), "-out", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "memory ran out" in line and "graph" not in line
+    assert checkpoint.load_run(checkpoints(tmp_path) / "last.pth")["step"] == 0
 
 
 def test_a_checkpoint_is_there_before_a_picture(tmp_path, monkeypatch):
