@@ -43,7 +43,9 @@ def repeated(x, weight, bias, stride, padding, times: int) -> Tensor:
 def copies(x: Tensor, times: int) -> Tensor:
     """x `times` times side by side, N x C x H x W -> N x times*C x H x W, in the memory format of x."""
     is_learning = torch.is_grad_enabled() and x.requires_grad
-    return _Copies.apply(x, times) if is_learning else torch.cat([x] * times, dim=1)
+    if is_learning and not torch.jit.is_tracing():  # a traced network, as TensorBoard's graph is, has no Python in it
+        return _Copies.apply(x, times)
+    return torch.cat([x] * times, dim=1)
 
 
 class _Copies(torch.autograd.Function):

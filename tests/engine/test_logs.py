@@ -4,12 +4,15 @@ import shutil
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
+import models
 from engine.run import Run
 from engine.saved import checkpoint
 from engine.shown.logs import RunLog
 from engine.tasks import Classification
+from models.ops import depthwise
 from tests.helpers.runs import RUN, checkpoints, curves, hparams, result, start
 
 SHORT = RUN.replace("-epochs 3", "-epochs 2").replace("-b 64", "-b 431")
@@ -46,6 +49,17 @@ def test_a_graph_that_lacks_memory_ends_the_run_as_its_first_step_would(tmp_path
     (line,) = capsys.readouterr().err.splitlines()
     assert "memory ran out" in line and "graph" not in line
     assert checkpoint.load_run(checkpoints(tmp_path) / "last.pth")["step"] == 0
+
+
+def test_the_graph_of_repeated_maps_is_written(tmp_path, capsys, monkeypatch):
+    """The form that CUDA has, which sums the gradients of copies in a way that no trace can hold."""
+    monkeypatch.setattr(depthwise, "WHOLE_MAP", ("cpu",))
+    log = RunLog(tmp_path)
+    log.graph(models.create("cheapV3_small", image_size=16).train(), torch.randn(2, 3, 16, 16))
+    log.close()
+    assert capsys.readouterr().err == ""
+    operations = [node.op for node in EventAccumulator(str(tmp_path)).Reload().Graph().node]
+    assert "aten::_convolution" in operations and not any("PythonOp" in operation for operation in operations)
 
 
 def test_a_checkpoint_is_there_before_a_picture(tmp_path, monkeypatch):
