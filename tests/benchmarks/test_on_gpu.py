@@ -46,6 +46,13 @@ def test_without_a_gpu_it_says_what_to_do(tmp_path, monkeypatch, capsys):
     assert "give -small" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_a_pattern_that_fits_no_line_is_refused(tmp_path, monkeypatch, capsys):
+    words = ["-small", "-gpu", "false", "-stages", "waits", "-only", "fp16", "-out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["on_gpu.py", *words])
+    assert on_gpu.main() == 2
+    assert "-only fp16: fits no whole name" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_failed_is_named_and_what_hangs_is_stopped(tmp_path):
     path, cpu = tmp_path / "test_made.py", torch.device("cpu")
