@@ -6,7 +6,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from commands.publish import finished_result
@@ -21,6 +20,7 @@ from engine.tasks import LARGEST_LOGIT, TASKS
 from models import registry, weight_file
 from models.layers import SqueezeExcite
 from models.reuse import ReuseSqueezeExcite
+from models.shapes import shapes_alone
 from models.summary import parameter_count
 from utils import write_atomically
 
@@ -44,7 +44,7 @@ def write_card(weights: Path) -> Path:
 def card(content: RunContent, result: dict, weights: Path) -> str:
     """The card's text. content: of the checkpoint at weights; result: as result.json has it."""
     settings = saved_settings(content["settings"], weights, {})
-    with torch.device("meta"):
+    with shapes_alone():
         network = how_made(settings, view_of_content(settings, content)).network()
     sections = {
         "Network": about_network(network, settings, content, result),

@@ -14,6 +14,7 @@ from engine.muon import check_muon
 from engine.saved.weights import Made
 from models.gate_start import can_start_at_one
 from models.registry import SMALLEST_IMAGE, create, entry
+from models.shapes import shapes_alone
 
 
 def check_run(settings: Settings, row: DatasetRow, processes: int, goes_on: bool = False) -> torch.device:
@@ -63,7 +64,7 @@ def check_given(settings: Settings, given: dict[str, object]) -> None:
         return
 
     def made(**parts: object) -> nn.Module:
-        with torch.device("meta"):
+        with shapes_alone():
             return create(settings.net, **settings.parts() | parts)
 
     has_parts = entry(settings.net).parts is not None

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.counters import parameter_count
+from models.shapes import shapes_alone
 
 STEPS = 1000  # of a width of 1; channels are whole multiples, so that many widths cost the same
 NARROWEST, WIDEST = 10, 16 * STEPS  # in STEPS
@@ -28,7 +29,7 @@ def nearest_width(
     @functools.cache
     def count(step: int) -> int:
         """Parameters or MACs for one image; 0 where the width leaves no channel."""
-        with torch.device("meta"):
+        with shapes_alone():
             try:
                 network = create(step / STEPS).eval()
             except ValueError:

@@ -15,6 +15,7 @@ from conf import PARTS, Settings
 from engine.saved import checkpoint
 from engine.saved.schema import TrainedContent
 from engine.saved.state_dicts import differences, find_weights, shown
+from models.shapes import shapes_alone
 
 SIDES = (8, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.3, 1.4, 1.5, 2.0, 3.0, 4.0)
@@ -50,7 +51,7 @@ class Made:
 
     def without_values(self) -> dict[str, Tensor]:
         """The state dict of network(), of tensors that have a shape and a type but take no memory."""
-        with torch.device("meta"):
+        with shapes_alone():
             return self.network().state_dict()
 
     def classifier(self) -> list[str]:
@@ -190,7 +191,9 @@ def _reason(state: Mapping[str, Tensor], made: Made, advise: bool) -> str:
     usual = models.registry.entry(made.name).usual.get("image_size", 32)
     trials = [{}]
     if made.name in models.names():  # the weights of another library's networks depend on neither
-        trials += [*({"image_size": side} for side in (usual, *SIDES)), *({"width": width} for width in WIDTHS)]
+        if made.shapes().keys() == shapes.keys():  # no weight's name depends on the size of the images
+            trials += [{"image_size": side} for side in (usual, *SIDES)]
+        trials += [{"width": width} for width in WIDTHS]
     for trial in trials:
         found = known | trial
         if found and made.shapes(**found) == shapes:
@@ -206,6 +209,8 @@ def _reason(state: Mapping[str, Tensor], made: Made, advise: bool) -> str:
             )
     for name in models.names():
         other = replace(made, name=name, width=1.0, others={})
+        if other.shapes().keys() != shapes.keys():  # nor on the numbers of classes and channels
+            continue
         its = _classes_and_channels(shapes, other)
         if other.shapes(**its) == shapes:
             return f"they are of {name}" + (f": give -net {name}" if advise and not its else "")
