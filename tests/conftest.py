@@ -44,7 +44,8 @@ def finished(tmp_path_factory) -> Path:
 def without_pictures():
     """Runs leave out the graph and the pictures of the test set, which take longer than training so small a network.
 
-    For modules whose tests look at neither, and do not use `finished`: that run has them.
+    For modules whose tests look at neither. One that uses `finished` names that fixture as well, which has them, and
+    which pytest makes first.
     """
     from engine.shown.logs import RunLog
     from engine.tasks import TASKS

@@ -9,6 +9,8 @@ import main
 from engine.saved import checkpoint
 from tests.helpers.runs import checkpoints
 
+pytestmark = pytest.mark.usefixtures("finished", "without_pictures")
+
 
 def of_optimizer(content: dict, name: str, value: torch.Tensor) -> None:
     content["optimizer"]["state"][3][name] = value

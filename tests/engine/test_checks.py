@@ -8,6 +8,8 @@ from conf.resolve import settings
 from engine.checks import check_run, check_single_images
 from engine.saved.weights import Made
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 
 def test_one_image_is_too_few_for_maps_of_one_pixel(tmp_path, capsys):
     words = f"-net cheapSqueezeNet -dataset digits -recipe digits -epochs 1 -steps 2 -b 1 -gpu false -out {tmp_path}"

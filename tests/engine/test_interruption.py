@@ -23,6 +23,8 @@ from engine.saved import checkpoint
 from engine.shown.logs import RunLog
 from tests.helpers.runs import EPOCHS, RUN, checkpoints, start
 
+pytestmark = pytest.mark.usefixtures("finished", "without_pictures")
+
 ROOT = Path(main.__file__).parent
 INNER = Path("EffNet") / "digits-try1"
 

@@ -9,6 +9,8 @@ from conf import Settings
 from engine.saved import checkpoint
 from tests.helpers.runs import start
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 RUN = (
     "-net MobileNetV3_small -width 0.25 -dataset digits -epochs 11 -steps 2 -b 16 -seed 3 -gpu false -name try1 "
     "-optimizer muon -lr 0.02 -adamw-lr 0.004 -weight-decay 0.1 -decay-norms false -dropout 0.5 -sizes 8 12 16 "

@@ -15,6 +15,8 @@ from conf.resolve import settings
 from engine.schedule import make_optimizer
 from tests.helpers.runs import RUN, checkpoints, curves, start
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ROOT = Path(main.__file__).parent
 
 

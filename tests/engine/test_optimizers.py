@@ -17,6 +17,8 @@ from engine.schedule import make_optimizer
 from engine.state import TrainState
 from engine.tasks import Classification
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 CPU = torch.device("cpu")
 
 

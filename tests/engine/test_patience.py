@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 
 # Two epochs that learn, then a rate of zero: once the running statistics have settled, the score stays.
 RUN = (
-    "-net EffNet -dataset digits -size 8 -val 0.8 -epochs 12 -b 16 -s false -lr 0.01 -warm 0 -ema 0 "
+    "-net EffNet -dataset digits -size 8 -val 0.8 -epochs 12 -b 32 -s false -lr 0.01 -warm 0 -ema 0 "
     "-schedule step -milestones 2 -gamma 0 -gpu false -name one"
 )
 PATIENCE = 2
@@ -107,10 +107,10 @@ def test_a_killed_run_stops_at_the_same_epoch(stopped, tmp_path, monkeypatch, pl
     last = result(stopped)["epochs trained"]
     with monkeypatch.context() as patch, pytest.raises(Killed):
         if place == "within an epoch":  # the one before the last: the first without a better score
-            patch.setattr(RunLog, "steps", killing(RunLog.steps, lambda first: first >= 18 * (last - 2) + 6))
+            patch.setattr(RunLog, "steps", killing(RunLog.steps, lambda first: first >= 9 * (last - 2) + 3))
         else:
             patch.setattr("engine.run.make_result", killing(None, lambda job: True))
-        run(f"{RUN} -patience {PATIENCE} -log-every 6 -save-every 0", tmp_path)
+        run(f"{RUN} -patience {PATIENCE} -log-every 3 -save-every 0", tmp_path)
     run("-resume last", tmp_path)
     assert without_times(result(tmp_path)) == without_times(result(stopped))
     assert all(torch.equal(value, weights(tmp_path)[key]) for key, value in weights(stopped).items())

@@ -14,7 +14,10 @@ from engine.saved import run_lock
 from tests.helpers.runs import RUN, checkpoints, result, start
 from utils import sweep, write_atomically
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX"),
+    pytest.mark.usefixtures("finished", "without_pictures"),
+]
 ROOT = Path(main.__file__).parent
 SHORT = RUN.replace("-epochs 3", "-epochs 1").replace("-b 64", "-b 1293")
 

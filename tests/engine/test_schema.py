@@ -14,6 +14,8 @@ import main
 from engine.saved import checkpoint
 from tests.helpers.runs import checkpoints
 
+pytestmark = pytest.mark.usefixtures("finished", "without_pictures")
+
 VALUES = (None, True, -1, 0, 1.5, 10**400, float("nan"), "x", "", [], [[]], {}, {"a": 1}, {7: 1}, (1, 2))
 TENSORS = (torch.tensor(2.0), torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(3).to_sparse())
 
@@ -83,7 +85,7 @@ def test_anything_changed_is_refused_or_changes_nothing(finished, tmp_path, comm
     expected = outcome(content)
     assert expected[0] == 0
     refused = 0
-    for place, value in variations(content, 25 if command == "-resume" else 10, seed=len(command)):
+    for place, value in variations(content, 12 if command == "-resume" else 10, seed=len(command)):
         status, out, error, untouched = outcome(changed(content, place, *value))
         what = f"{command} with {value or 'nothing'} at {place}: {error or out}"
         if status == 0:  # a name of a class is what -predict prints
@@ -91,4 +93,4 @@ def test_anything_changed_is_refused_or_changes_nothing(finished, tmp_path, comm
         else:
             assert (status, len(error.splitlines()), untouched) == (2, 1, True), what
             refused += 1
-    assert refused > (30 if command == "-resume" else 5)
+    assert refused > (20 if command == "-resume" else 5)

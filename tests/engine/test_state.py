@@ -16,6 +16,8 @@ from engine.processes.distributed import SINGLE_PROCESS, Processes
 from engine.state import TrainState
 from engine.tasks import Classification
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 CPU = torch.device("cpu")
 
 

@@ -20,6 +20,8 @@ from engine.device import algorithms
 from engine.saved import checkpoint
 from tests.helpers.runs import EPOCHS, RUN, checkpoints, curves, hparams, result, start
 
+pytestmark = pytest.mark.usefixtures("finished", "without_pictures")
+
 ROOT = Path(main.__file__).parent
 
 

@@ -18,6 +18,8 @@ from engine.saved.weights import Made, check_fits, load_pretrained
 from tests.helpers.made_data import save_image
 from tests.helpers.runs import checkpoints
 
+pytestmark = pytest.mark.usefixtures("finished", "without_pictures")
+
 MADE = Made("EffNet_digits", num_classes=10, in_channels=1, image_size=8)
 NETWORK = MADE.network()
 STATE = NETWORK.state_dict()

@@ -88,6 +88,8 @@ NETWORKS = {
     "timm:mobilenetv4_conv_small": (11, 0),
 }
 
+LARGE = ("torchvision:efficientnet_b0", "torchvision:efficientnet_b1")
+
 
 def created(name: str, **options) -> nn.Module:
     """A network in float64 whose batch norms are none of the start's."""
@@ -122,7 +124,10 @@ IMAGES = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0)).d
 
 
 @pytest.mark.parametrize("literal", [False, True], ids=["default", "literal"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in NETWORKS],
+)
 def test_equals_the_rewrite_by_hand(name, literal):
     network = created(name)
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}

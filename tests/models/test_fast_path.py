@@ -24,6 +24,8 @@ from models.reuse_block import ReuseInvertedResidual
 from tests.helpers.runs import start
 from tests.models.test_reuse import assert_equal_outcomes, both_forms, outcome
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ROOT = Path(main.__file__).parent
 
 
