@@ -73,7 +73,8 @@ def test_sgd_in_fp16_learns_what_float32_does(device, tmp_path):
     start(words(device, f"-amp fp16 {more}"), tmp_path / "fp16")
     found, expected = result(tmp_path / "fp16"), result(tmp_path / "float32")
     assert found["test loss"] == pytest.approx(expected["test loss"], rel=0.1)
-    assert found["test top-1 error"] == pytest.approx(expected["test top-1 error"], abs=0.03)
+    # of 360 images, and of runs that have only begun to learn: chance alone makes 3 points of difference
+    assert found["test top-1 error"] == pytest.approx(expected["test top-1 error"], abs=0.1)
 
 
 def test_what_cuda_trained_is_tested_on_either_device_and_exported(device, tmp_path, capsys):
