@@ -161,8 +161,8 @@ def execute(asked: dict[str, object], given: dict[str, object], argv: list[str])
         from commands import train
 
         run, out = asked["resume"], Path(given.pop("out", "."))
-        count = functools.partial(train.saved_processes, run, out, given)
-        return in_processes(argv, count, functools.partial(train.resume, run, out, given))
+        saved = (train.saved_processes, train.resume, train.saved_device)
+        return in_processes(argv, *(functools.partial(each, run, out, given) for each in saved))
     elif "seeds" in asked:
         from commands import seeds
 
@@ -185,14 +185,19 @@ def start(argv: list[str], settings: Settings) -> int:
     return in_processes(argv, count, functools.partial(train.train, settings))
 
 
-def in_processes(argv: list[str], count: Callable[[], int], work: Callable[[], object]) -> int:
-    """Calls work(), or where count() is above 1 starts main.py in as many processes; returns the exit status."""
+def in_processes(
+    argv: list[str], count: Callable[[], int], work: Callable[[], object], words: Callable[[], list[str]] = list
+) -> int:
+    """Calls work(), or where count() is above 1 starts main.py in as many processes; returns the exit status.
+
+    words: makes what each of them needs to be told beside argv.
+    """
     from engine.processes.count import is_launched
     from engine.processes.distributed import end_with_starter, launch
 
     end_with_starter()
     if not is_launched() and (processes := count()) > 1:
-        return launch(processes, argv)
+        return launch(processes, [*argv, *words()])
     work()
     return 0
 

@@ -130,10 +130,21 @@ def saved_processes(run: str, out: Path, overrides: dict[str, object]) -> int:
 
     run, out, overrides: as resume() takes them. Raises ValueError as it does.
     """
+    settings = settings_to_resume(run, out, overrides)
+    return wanted_processes(settings.procs, settings.gpu, settings.batch_size)
+
+
+def saved_device(run: str, out: Path, overrides: dict[str, object]) -> list[str]:
+    """What several processes must be told before they meet and read the run: that it keeps off the CUDA devices."""
+    kept_off = "gpu" not in overrides and settings_to_resume(run, out, overrides).gpu is False
+    return ["-gpu", "false"] if kept_off else []
+
+
+def settings_to_resume(run: str, out: Path, overrides: dict[str, object]) -> Settings:
+    """The settings with which the run goes on. run, out, overrides: as resume() takes them."""
     with contextlib.redirect_stderr(io.StringIO()):  # resume() says what is damaged
         path, content = load_checkpoint(newest_run(out) if run == "last" else Path(run))
-    settings = saved_settings(content["settings"], path, overrides)
-    return wanted_processes(settings.procs, settings.gpu, settings.batch_size)
+    return saved_settings(content["settings"], path, overrides)
 
 
 def load_checkpoint(place: Path) -> tuple[Path, RunContent]:

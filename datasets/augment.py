@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from datasets.erasing import draw_rectangles, erase
-from datasets.lookup import Draws, Lookup, to_device
+from datasets.lookup import FAR, Draws, Lookup, to_device
 from datasets.trivial_augment import Changes, change, draw_changes
 
 PIECE = 1 << 15  # pixels of a batch that are worked on at once on a CPU
@@ -173,7 +173,8 @@ class ImageSource:
             yield self.images.index_select(0, index).permute(0, 2, 3, 1), images
             return
         # A CPU works on the batch in pieces that stay in a core's cache with all that is computed on the way.
-        size = max(1, PIECE // (self.height * self.width)) if self.device.type == "cpu" else max(1, len(index))
+        pixels = self.height * self.width
+        size = max(1, PIECE // pixels if self.device.type == "cpu" else (FAR - 1) // (pixels + 1))
         find = self.lookup.affine if self.augmentation.rotation else self.lookup.shift
         steps, positions_of = find(draws, size)
         for piece, into, *step in zip(*(t.split(size) for t in (index, images, *steps)), strict=True):

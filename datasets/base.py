@@ -123,6 +123,8 @@ def statistics_of_parts(parts: Iterable[torch.Tensor]) -> tuple[tuple[float, ...
             for channel in range(channels):
                 total[channel] += int(sums[channel])
                 squares[channel] += int(square_sums[channel])
+    if not count:
+        raise ValueError("no image can be read of those whose mean and standard deviation would be the data set's")
     mean = tuple(value / count / 255 for value in total)
     variances = [(count * square - value * value) / count**2 for value, square in zip(total, squares, strict=True)]
     # NOTE: a channel without any variation gets 1: it is divided by, and there is nothing to scale.

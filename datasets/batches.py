@@ -148,5 +148,6 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for source, index in self.source.fetch(self.parts):
-            images, targets = source.plain(index)
-            yield images.contiguous(memory_format=self.layout), targets
+            if len(index):  # or no image of the part can be read, and -skip-broken leaves all of them out
+                images, targets = source.plain(index)
+                yield images.contiguous(memory_format=self.layout), targets

@@ -41,6 +41,7 @@ from datasets.listing import Listing
 from datasets.workers import decoded
 
 TEST_SHARE = 0.875  # 224 of 256, as AlexNet's successors test on ImageNet
+MEND = "repair the images, and start anew"
 GO_ON = "leave it out with -skip-broken true, which goes with -resume too, or repair it and start anew"
 
 
@@ -125,12 +126,15 @@ class StreamedImages(Dataset):
     def batches(self, parts: Iterable[Tensor], seed: int | None, workers: int, pinned: bool = False) -> Iterator[Batch]:
         """Yields the images of each part of an index, in order, which workers decode ahead; seed None: as in a test.
 
-        Raises ValueError where an image cannot be read, unless skip_broken is true and its batch has one that can be.
+        Raises ValueError where an image cannot be read, unless skip_broken is true; and in training where none of a
+        batch can be.
         """
         parts = list(parts)
         for part, batch in zip(parts, decoded(self, parts, seed, workers, pinned), strict=True):
-            if batch.broken and (not self.skip_broken or len(batch.broken) == len(part)):
+            if batch.broken and not self.skip_broken:
                 raise ValueError(f"{next(iter(batch.broken.values())).fault}: {GO_ON}")
+            if seed is not None and len(batch.broken) == len(part):
+                raise ValueError(f"{batch.broken[0].fault}, as none of its batch of {len(part)}: {MEND}")
             self._tell(part, batch)
             yield batch
 
@@ -176,12 +180,14 @@ def streamed(row: DatasetRow, names: Sequence[str], side: int, streaming: Stream
 
 
 def decoders(wanted: int | None, processes: int) -> int:
-    """The processes that decode images for one of the `processes` that train on this machine.
+    """The processes that decode images for one of the `processes` that train, on this machine or more.
 
-    wanted, or where that is None one fewer than the cores that each of them has, at least 1 and at most 8.
+    wanted, or where that is None one fewer than the cores that each of those on this machine has (torch's launcher says
+    how many they are), at least 1 and at most 8.
     """
     if wanted is not None:
         return wanted
+    processes = min(processes, int(os.environ.get("LOCAL_WORLD_SIZE") or processes))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, max(1, cores // processes - 1))
 

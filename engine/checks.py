@@ -14,6 +14,7 @@ from engine.muon import check_muon
 from engine.saved.weights import Made
 from models.gate_start import can_start_at_one
 from models.registry import SMALLEST_IMAGE, create, entry
+from models.reuse import LinearOnCopies
 from models.shapes import shapes_alone
 
 
@@ -88,10 +89,13 @@ def prepare_network(network: nn.Module, settings: Settings) -> None:
     if settings.dropout is None:
         return
     layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
-    if not layers:
+    on_copies = [module for module in network.modules() if isinstance(module, LinearOnCopies) and module.dropout]
+    if not layers and not on_copies:
         raise ValueError(f"-dropout {settings.dropout:g}: {settings.net} has no dropout layer; leave it out")
     for layer in layers:
         layer.p = settings.dropout
+    for layer in on_copies:
+        layer.dropout = settings.dropout
 
 
 def check_sizes(network: nn.Module, made: Made, settings: Settings) -> None:

@@ -34,8 +34,8 @@ class Share:
     accumulate: int = 1
 
     def parts(self, images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The parts, of at least two images each, as batch norm needs."""
-        count = min(self.accumulate, len(targets) // 2)
+        """The parts, of at least two images each, as batch norm needs; as many in each process, as -sync-bn needs."""
+        count = min(self.accumulate, self.whole // self.processes // 2)
         if count < 2:
             return [(images, targets)]
         return list(zip(images.tensor_split(count), targets.tensor_split(count), strict=True))

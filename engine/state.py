@@ -136,9 +136,10 @@ class TrainState:
             self.averaged.module.load_state_dict(content["averaged"])
             self.averaged.steps = content["averaged_steps"]
         saved = content["optimizer"]
-        # copies, since tensors may share memory in a file, and are changed in place
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         moments = {
-            number: {name: each.clone() for name, each in kept.items()} for number, kept in saved["state"].items()
+            number: {name: laid_out_like(parameters[number], each) for name, each in kept.items()}
+            for number, kept in saved["state"].items()
         }
         # of a group, only this step's learning rate: the rest is the settings', and the schedule only counts
         own = self.optimizer.state_dict()["param_groups"]
@@ -150,3 +151,11 @@ class TrainState:
             self.scaler.load_state_dict(content["scaler"])
         for name in FIGURES:
             setattr(self, name, content[name])
+
+
+def laid_out_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A copy of what an optimizer keeps for a parameter, for tensors may share memory in a file; in the parameter's own
+    memory layout, which -channels-last may have changed and torch's fused optimizers on a CPU do not look at."""
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)

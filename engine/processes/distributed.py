@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,8 @@ from engine.processes.watch import is_first_here, machine_count, watched
 T = TypeVar("T")
 
 STARTER = "REUSE_STARTER"  # the variable with the number of a process with which this one is to end
+# for one another, as all wait while the first downloads, decodes or checks a data set; watched() sees who has ended
+PATIENCE = timedelta(days=1)
 GRACE = 30.0  # seconds that torch's launcher gives a process to end by itself
 
 
@@ -142,7 +145,8 @@ def process_group(gpu: bool | None) -> Iterator[Processes]:
         if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         store, rank, world_size = find_processes()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=world_size)
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
     except (RuntimeError, ValueError, KeyError, OSError) as error:  # torch raises all of them
         raise ValueError(not_found(error)) from None
     processes = Processes(rank, world_size)

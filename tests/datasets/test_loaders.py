@@ -33,6 +33,9 @@ def test_decoders_follow_the_machine_unless_they_are_given(monkeypatch):
         monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: set(range(cores)), raising=False)
         assert decoders(None, processes) == expected
     assert decoders(0, 1) == 0 and decoders(12, 4) == 12
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(32)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # as torch's launcher says on each of four such machines
+    assert decoders(None, 16) == 7 and decoders(None, 1) == 8
 
 
 @pytest.mark.parametrize("kind", ["in memory", "streamed", "drive"])

@@ -268,6 +268,14 @@ def test_broken_images_are_left_out_of_a_pass(photos, tmp_path, capsys, workers)
             assert targets[place] == targets[0 if place else 1] and torch.equal(images[place], whole[0 if place else 1])
         assert torch.equal(targets[same], labels[same])
     assert "cut3" in capsys.readouterr().err
+    data = with_broken(load(photos, tmp_path, limit=0), tmp_path, "test", {10: 200, 11: 200}, True)  # all of a batch
+    found = list(EvaluationBatches(source(data, workers=workers, split="test"), torch.arange(12), 5))
+    assert [len(targets) for _, targets in found] == [5, 5]
+    data = with_broken(load(photos, tmp_path, limit=0), tmp_path, "train", dict.fromkeys(range(33), 200), True)
+    with pytest.raises(
+        ValueError, match="is not a readable image.*, as none of its batch of [0-9]+: repair the images"
+    ):
+        list(training(data, workers=workers).epoch(1))
     data = with_broken(load(photos, tmp_path, limit=0), tmp_path, "train", {4: 200}, False)
     with pytest.raises(ValueError, match="cut4.* -skip-broken true, which goes with -resume too"):
         list(training(data, workers=workers).epoch(1))

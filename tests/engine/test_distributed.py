@@ -16,6 +16,7 @@ import torch
 import main
 from benchmarks import kill_test
 from datasets.batches import batch_bounds, shared
+from engine.loop import Share
 from engine.processes import distributed, rendezvous
 from engine.processes.distributed import SINGLE_PROCESS
 from engine.saved import checkpoint
@@ -36,6 +37,16 @@ def test_shares_are_a_partition_of_each_batch(count, images):
     for start, stop in batch_bounds(images, 64):
         rows = [row for rank in range(count) for row in shared(stop - start, (rank, count))]
         assert rows == list(range(stop - start))
+
+
+@pytest.mark.parametrize("images, processes", [(29, 4), (7, 4), (96, 5), (9, 1)])
+def test_each_process_has_as_many_parts(images, processes):
+    """Batch norm over all processes (-sync-bn) gathers in each part: it would wait for one that others do not have."""
+    shares = [len(shared(images, (rank, processes))) for rank in range(processes)]
+    parts = [Share(images, processes, accumulate=4).parts(*torch.zeros(2, max(n, 2)).unbind()) for n in shares]
+    assert len({len(each) for each in parts}) == 1
+    assert all(len(x) == len(y) >= 2 for each in parts for x, y in each)
+    assert processes > 1 or len(parts[0]) == 4
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,23 @@ def test_dropout_is_as_asked(dropout):
         torch.testing.assert_close(found[found != 0].unique(), torch.tensor([1 / (1 - probability)]))
 
 
+@pytest.mark.parametrize("dropout", [None, 0.0, 0.6])
+def test_dropout_on_copies_is_as_asked(dropout):
+    """Of both forms of cheapV3's classifier: weights of one and an input of ones give each output's share of inputs."""
+    plan = settings({"net": "cheapV3", "dropout": dropout})
+    for literal in (False, True):
+        network = models.create("cheapV3", num_classes=100, literal=literal)
+        prepare_network(network, plan)
+        head = network.head.train()
+        classifier = head.classifier if not literal else nn.Sequential(*[*head.children()][-2:])
+        linear = next(module for module in classifier.modules() if isinstance(module, nn.Linear))
+        nn.init.eye_(linear.weight)
+        channels = linear.in_features if literal else linear.in_features // head.classifier.times
+        found = classifier(torch.ones(400, channels)) - linear.bias
+        probability = 0.2 if dropout is None else dropout
+        assert (found == 0).float().mean().item() == pytest.approx(probability, abs=0.01)
+
+
 @pytest.mark.parametrize("resumed", [False, True], ids=["at once", "after a resume"])
 def test_a_first_step_that_fp16_skips_leaves_no_momentum(resumed):
     """Loss scaling skips steps whose gradients overflow, often the first ones; what comes after starts from nothing."""

@@ -274,6 +274,9 @@ def test_what_was_trained_on_cuda_is_used_without_it(from_cuda, finished, capsys
     assert main.main(["-test", "-weights", str(weights), "-gpu", "true"]) == 2
     assert train.saved_processes(str(from_cuda), Path("."), {}) == 3
     assert train.saved_processes(str(from_cuda), Path("."), {"procs": 1}) == 1
+    assert train.saved_device(str(from_cuda), Path("."), {}) == []
+    assert train.saved_device(str(checkpoints(finished)), Path("."), {}) == ["-gpu", "false"]  # as it began
+    assert train.saved_device(str(checkpoints(finished)), Path("."), {"gpu": True}) == []
     capsys.readouterr()
     assert main.main(["-resume", str(from_cuda), "-procs", "1"]) == 0
     assert "-gpu true: there is no CUDA device here" in capsys.readouterr().out
