@@ -1,4 +1,4 @@
-"""The names of a task's metrics in one table, and everything that users read of them, which follows from it."""
+"""The metrics of each task in one table with all their names, and everything that users read of them, which follows."""
 
 from __future__ import annotations
 
@@ -103,3 +103,49 @@ class MetricReport(Protocol):
             beside = [each for each in shown if each.beside == metric.key and each.key in reported]
             inside = ", ".join(each.text(reported[each.key]) for each in beside)
             yield metric.text(reported[metric.key]) + (f" ({inside})" if inside else "")
+
+
+CLASSIFICATION = (
+    Metric(key="loss", tag="loss", result="loss", label="loss", decimals=4, brief=2),
+    Metric(
+        key="accuracy", tag="accuracy", result="top-1 error", complement=True, short="error",
+        label="top-1 error", decimals=2, unit="%", factor=100, of_best=True, in_best_line=True, brief=1,
+    ),
+    Metric(
+        key="top-5", tag="top-5 accuracy", result="top-5 error", complement=True,
+        label="top-5 error", decimals=2, unit="%", factor=100, of_best=True, brief=6, short="top-5",
+    ),
+    Metric(
+        key="median loss", tag="median loss", result="median loss", label="median", decimals=4,
+        beside="loss", shown_with="overflowing images", of_evaluations=True, later=True, brief=4,
+    ),
+    Metric(
+        key="overflowing images", tag="overflowing images", result="overflowing images", brief=3, short="overflows",
+        label="overflowing images", decimals=0, beside="loss", shown_with="overflowing images", later=True,
+    ),
+)  # fmt: skip
+
+REGRESSION = (
+    Metric(
+        key="loss", tag="loss", result="loss", label="MSE", decimals=4, of_best=True, in_best_line=True,
+        brief=1,
+    ),
+    Metric(
+        key="degrees", tag="mean absolute error in degrees", result="mean absolute error (degrees)",
+        label="mean absolute error", decimals=2, unit="degrees", of_best=True, in_best_line=True, brief=2,
+        short="error",
+    ),
+    Metric(
+        key="degrees of zero", tag="mean absolute error of always zero in degrees",
+        result="mean absolute error of always zero (degrees)", label="always zero", decimals=2,
+        beside="degrees",
+    ),
+    Metric(
+        key="loss of zero", tag="loss of always zero", result="loss of always zero",
+        label="always zero", decimals=4, beside="loss",
+    ),
+    Metric(
+        key="loss of mean", tag="loss of the training mean", result="loss of the training mean",
+        label="training mean", decimals=4, beside="loss",
+    ),
+)  # fmt: skip

@@ -8,22 +8,20 @@ import shlex
 import sys
 import time
 
-import torch
-
 from engine.device import algorithms
 from engine.graphs import make_step
 from engine.interruption import Interrupted, Interruption
 from engine.job import Job, describe_job
-from engine.loop import NotFinite, evaluate, predict, train_epoch
+from engine.loop import NotFinite, evaluate, train_epoch
 from engine.saved import checkpoint
 from engine.saved.about_weights import about_weights
 from engine.saved.folders import LAST, RESULT, WEIGHTS, Folders, net_folder
 from engine.saved.schema import RunContent
-from engine.shown import cards
+from engine.shown import curves
 from engine.shown.blocks import WatchedStep
-from engine.shown.logs import NoLog, RunLog, only_a_warning
+from engine.shown.logs import NoLog, RunLog
 from engine.shown.progress import Clock, Estimate, epoch_line, progress_bar, show_figures, status, watched
-from engine.shown.result import describe_result, make_result, split_metrics, to_json
+from engine.shown.result import describe_result, make_result, to_json
 from engine.state import TrainState
 from models import weight_file
 from models.registry import entry
@@ -56,8 +54,7 @@ class Run:
         again = f"python main.py -resume {shlex.quote(str(self.folders.checkpoints))}"
         try:
             with self.interruption, algorithms(self.settings.deterministic, self.settings.cudnn_benchmark):
-                self.train()
-            result = make_result(self.job, self.state)
+                result = self.train()
             if self.processes.is_main:
                 place, content = self.folders.checkpoints, self.content()
                 about = about_weights(content, place / LAST, result)
@@ -85,38 +82,24 @@ class Run:
         print(describe_result(result, self.job.task))
         return result
 
-    def open_log(self) -> RunLog | NoLog:
-        """The log of the run's curves; points that an interrupted run wrote after this step are purged.
-
-        A checkpoint is written before its last step is evaluated or the evaluation logged, so that the last step's
-        points may lack: they are purged as well, and written again.
-        """
-        state = self.state
-        if not self.processes.is_main:
-            return NoLog()
-        log = RunLog(self.folders.runs, state.step)
-        log.layout(cards.layout(self.job.task, self.settings.log_more))
-        if state.step:
-            log.steps(state.step - 1, [state.loss], [state.rate])
-        if state.history and not state.batch:
-            self.log_epoch(log)
-        return log
-
-    def train(self) -> None:
-        """Trains every epoch that is left. Where it is interrupted, it saves first."""
+    def train(self) -> dict:
+        """Trains every epoch that is left; returns the run's result. Where it is interrupted, it saves first."""
         is_new = self.state.step == 0
         if is_new:  # before anything else is written: a folder without a checkpoint cannot be resumed
             self.save(LAST)
-        self.log = self.open_log()
+        if self.processes.is_main:
+            self.log = curves.open_log(self.job, self.state, self.folders)
         self.saved_at = time.monotonic()
         try:
             if is_new and self.processes.is_main:
                 with status("drawing the network's graph"):
-                    self.log_start()
+                    curves.log_start(self.log, self.job, self.folders)
             while not self.is_over():
                 self.epoch()
+            result = make_result(self.job, self.state)
             if self.processes.is_main:
-                self.log_end()
+                curves.log_end(self.log, self.job, self.state, self.folders, result)
+            return result
         except Interrupted:
             self.save(LAST)
             raise
@@ -148,7 +131,7 @@ class Run:
             self.remove_older("best", 1)
         if regular and self.settings.keep:
             self.remove_older("regular", self.settings.keep)
-        self.log_epoch(self.log)
+        curves.log_epoch(self.log, self.job, self.state)
         speed = state.history[-1]["images per second"]
         print(epoch_line(state.epoch, self.settings.epochs, task, metrics, speed), flush=True)
 
@@ -196,16 +179,6 @@ class Run:
         state.history.append(row | {"images per second": speed, "seconds": state.seconds})
         return state.is_best(self.job.task.score(metrics[self.job.chosen_on]))
 
-    def log_epoch(self, log: RunLog | NoLog) -> None:
-        """Logs the figures of the history's last epoch, and metrics.csv."""
-        state, task = self.state, self.job.task
-        row = state.history[-1]
-        counts = {"images per second": row["images per second"], "epoch": row["epoch"]}
-        log.scalars(state.step, "Train", task.train_tags(split_metrics(row, "Train")) | counts)
-        for split in self.job.evaluations:
-            log.scalars(state.step, split, task.tags(split_metrics(row, split)))
-        log.table("metrics", state.history)
-
     def save(self, *names: str) -> None:
         """Writes checkpoints under these names; curves are flushed first, so that none is behind a checkpoint."""
         if not self.processes.is_main:
@@ -227,30 +200,3 @@ class Run:
             "task": self.job.task.name,
             **self.job.about_data(),
         }
-
-    def log_start(self) -> None:
-        """Logs the run's card, the network's graph and a grid of training images as the network sees them."""
-        job = self.job
-        self.log.text("Run/card", cards.card(self.settings, self.folders.checkpoints, None), 0)
-        images, _ = next(job.training.epoch(0))
-        mean = torch.tensor(job.dataset.mean, device=images.device)[:, None, None]
-        std = torch.tensor(job.dataset.std, device=images.device)[:, None, None]
-        self.log.images("Train/augmented images", (images * std + mean).clamp(0, 1).cpu(), 0)
-        self.log.graph(job.network, images)
-
-    def log_end(self) -> None:
-        """Logs the task's pictures and tables of the test set, the run's card with its result, its row of HParams."""
-        job, step = self.job, self.state.step
-        with only_a_warning(f"{self.folders.runs}: pictures of the test set"):
-            batches = watched(job.evaluations["Test"].whole(), "test set, for its pictures")
-            found = predict(self.state.evaluated, batches, job.precision, job.task)
-            with status("drawing the pictures of the test set"):
-                for name, figure in job.task.figures(*found, job.dataset).items():
-                    self.log.figure(f"Test/{name}", figure, step)
-            for name, rows in job.task.tables(*found, job.dataset).items():
-                self.log.text(f"Test/{name}", cards.table(rows), step)
-                self.log.table(name, rows)
-        result = make_result(job, self.state)
-        self.log.text("Run/card", cards.card(self.settings, self.folders.checkpoints, result), step)
-        tags = [f"Test/{tag}" for tag in job.task.main_tags]
-        self.log.hyperparameters(cards.columns(self.settings, job.parameters, job.macs), tags)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conf import Settings
 from datasets import Dataset, View
-from engine.metrics import Metric, MetricReport
+from engine.metrics import CLASSIFICATION, REGRESSION, MetricReport
 from engine.shown.confusions import class_rows, confusions
 
 if TYPE_CHECKING:
@@ -93,25 +93,7 @@ class Classification(Task):
     """
 
     name = "classification"
-    table = (
-        Metric(key="loss", tag="loss", result="loss", label="loss", decimals=4, brief=2),
-        Metric(
-            key="accuracy", tag="accuracy", result="top-1 error", complement=True, short="error",
-            label="top-1 error", decimals=2, unit="%", factor=100, of_best=True, in_best_line=True, brief=1,
-        ),
-        Metric(
-            key="top-5", tag="top-5 accuracy", result="top-5 error", complement=True,
-            label="top-5 error", decimals=2, unit="%", factor=100, of_best=True, brief=6, short="top-5",
-        ),
-        Metric(
-            key="median loss", tag="median loss", result="median loss", label="median", decimals=4,
-            beside="loss", shown_with="overflowing images", of_evaluations=True, later=True, brief=4,
-        ),
-        Metric(
-            key="overflowing images", tag="overflowing images", result="overflowing images", brief=3, short="overflows",
-            label="overflowing images", decimals=0, beside="loss", shown_with="overflowing images", later=True,
-        ),
-    )  # fmt: skip
+    table = CLASSIFICATION
 
     def __init__(self, outputs: int, label_smoothing: float = 0.0) -> None:
         self.outputs, self.label_smoothing = outputs, label_smoothing
@@ -185,30 +167,7 @@ class Regression(Task):
     """
 
     name = "regression"
-    table = (
-        Metric(
-            key="loss", tag="loss", result="loss", label="MSE", decimals=4, of_best=True, in_best_line=True,
-            brief=1,
-        ),
-        Metric(
-            key="degrees", tag="mean absolute error in degrees", result="mean absolute error (degrees)",
-            label="mean absolute error", decimals=2, unit="degrees", of_best=True, in_best_line=True, brief=2,
-            short="error",
-        ),
-        Metric(
-            key="degrees of zero", tag="mean absolute error of always zero in degrees",
-            result="mean absolute error of always zero (degrees)", label="always zero", decimals=2,
-            beside="degrees",
-        ),
-        Metric(
-            key="loss of zero", tag="loss of always zero", result="loss of always zero",
-            label="always zero", decimals=4, beside="loss",
-        ),
-        Metric(
-            key="loss of mean", tag="loss of the training mean", result="loss of the training mean",
-            label="training mean", decimals=4, beside="loss",
-        ),
-    )  # fmt: skip
+    table = REGRESSION
 
     def __init__(self, degrees: float, training_mean: float) -> None:
         """degrees: the angle that a target of 1 stands for. training_mean: the mean of the training targets."""
