@@ -80,7 +80,7 @@ def run(argv: list[str]) -> int:
     if set(HELP) & set(argv):
         from commands import listing  # the names of networks take torch a second
 
-        print(make_parser(net=listing.networks(), recipe=listing.recipe_names()).format_help(), end="")
+        print(make_parser(net=listing.names(), recipe=listing.recipe_names()).format_help(), end="")
         return 0
     try:
         given = vars(make_parser().parse_args(argv))

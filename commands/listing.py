@@ -20,11 +20,6 @@ from models.registry import entry, names
 from utils import printable
 
 
-def networks() -> list[str]:
-    """The names of the networks."""
-    return names()
-
-
 def answer(asked: dict[str, object], parser) -> str:
     """What -list, -version or -completion prints. parser: of the command line.
 

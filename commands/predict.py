@@ -191,12 +191,8 @@ def normalised(pixels: Tensor, view: View, device: torch.device) -> Tensor:
 
 
 def write_csv(header: list[str], rows: list[list]) -> None:
-    """Writes CSV to stdout, whose reader may stop early, as `head` does."""
-    try:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(header)
-        for path, *row in rows:
-            writer.writerow([os.fsencode(path).decode(errors="replace"), *row])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
+    """Writes CSV to stdout."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(header)
+    for path, *row in rows:
+        writer.writerow([os.fsencode(path).decode(errors="replace"), *row])

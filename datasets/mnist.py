@@ -21,19 +21,8 @@ from datasets.base import Location, Split
 from datasets.files import open_file
 
 CLASSES = {
-    "mnist": ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
-    "fashion-mnist": (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
+    "mnist": tuple("0123456789"),
+    "fashion-mnist": tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")),
 }
 LIMIT = 1 << 30  # bytes in one file; the official ones hold 47 million at most
 STEP = 1 << 20  # bytes read at a time: gzip makes a copy of what it is asked for

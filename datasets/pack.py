@@ -193,17 +193,13 @@ def _entries(folder: str) -> list[tuple[str, os.stat_result | None]]:
     """
     if os.stat not in os.supports_dir_fd:  # Windows, where the entry holds its figures already
         with os.scandir(folder) as entries:
-            return sorted(((entry.name, _status(entry.stat)) for entry in entries if entry.name[0] != "."), key=_name)
+            return sorted((entry.name, _status(entry.stat)) for entry in entries if entry.name[0] != ".")
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         names = sorted(name for name in os.listdir(descriptor) if name[0] != ".")
         return [(name, _status(os.stat, name, dir_fd=descriptor)) for name in names]
     finally:
         os.close(descriptor)
-
-
-def _name(entry: tuple[str, os.stat_result | None]) -> str:
-    return entry[0]
 
 
 def _status(function: Callable[..., os.stat_result], *args: str, **options: int) -> os.stat_result | None:

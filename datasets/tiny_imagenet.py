@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from conf.datasets import DatasetRow
-from datasets.archives import check, read_members
+from datasets.archives import read_members
 from datasets.base import Location, Split
 from datasets.images import decode_images, read_image_file
 from datasets.places import bases
@@ -70,8 +70,8 @@ def read(
 def _in_archive(row: DatasetRow, path: Path, train: bool) -> _Files:
     left_out = ("/test/",) if train else ("/test/", "/train/")
     with path.open("rb") as file:  # opened once: what is read is what was checked
-        check(file, path, row.files[0].checksum)
-        contents = read_members(file, path, lambda name: not any(part in name for part in left_out))
+        checksum = row.files[0].checksum
+        contents = read_members(file, path, checksum, lambda name: not any(part in name for part in left_out))
     top = next((name.removesuffix("wnids.txt") for name in contents if PurePosixPath(name).name == "wnids.txt"), "")
     contents = {name.removeprefix(top): content for name, content in contents.items()}
     return _Files(str(path), frozenset(contents), contents.__getitem__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections.abc import Callable
 
 import torch
@@ -43,7 +44,8 @@ def nearest_width(
             return counter.get_total_flops() // 2
 
     count(STEPS)
-    enough = first(lambda step: count(step) >= target, NARROWEST, WIDEST)
+    steps = range(NARROWEST, WIDEST + 1)
+    enough = NARROWEST + bisect_left(steps, target, key=count)
     if enough > WIDEST:
         raise ValueError(f"the widest network has {count(WIDEST):,} {what}")
     below, above = count(enough - 1) if enough > NARROWEST else 0, count(enough)
@@ -52,15 +54,4 @@ def nearest_width(
     nearer = below if below and target - below <= above - target else above
     if nearer == count(STEPS):
         return 1.0
-    return first(lambda step: count(step) >= nearer, NARROWEST, WIDEST) / STEPS
-
-
-def first(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The first whole number from low to high for which a condition holds that holds from there on; else high + 1."""
-    while low <= high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle - 1
-        else:
-            low = middle + 1
-    return low
+    return (NARROWEST + bisect_left(steps, nearer, key=count)) / STEPS

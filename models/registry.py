@@ -58,16 +58,8 @@ class Entry:
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register(
-    builder: Callable[..., nn.Module] | None = None,
-    *,
-    usual: dict[str, int] | None = None,
-    revision: int = 1,
-    task: str = "",
-    about: str = "",
-    baseline: str = "",
-):
-    """Decorator: registers a builder under its function's name, which is the word after -net.
+def register(builder: Callable[..., nn.Module] | None = None, **facts: object):
+    """Decorator: registers a builder under its function's name, which is the word after -net. facts: an Entry's.
 
     A builder takes num_classes, in_channels and image_size, and width and literal where it has them.
     Raises ValueError for a name that is taken.
@@ -76,7 +68,7 @@ def register(
     def add(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if function.__name__ in _ENTRIES:
             raise ValueError(f"a network named {function.__name__} is registered already; give this one another name")
-        _ENTRIES[function.__name__] = Entry(function, usual or {}, revision, task, about, baseline)
+        _ENTRIES[function.__name__] = Entry(function, **facts)
         return function
 
     return add(builder) if builder is not None else add

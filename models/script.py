@@ -86,20 +86,16 @@ def shape_of(name: str, given: argparse.Namespace) -> dict[str, object]:
     return usual | {key: value for key, value in (asked | chosen).items() if value is not None} | {"width": given.width}
 
 
-def main(file: str, words: list[str] | None = None) -> int:
-    """Describes the networks of models/<file>.py. words: the command line's. Returns the exit status."""
-    return main_with(file, words)
-
-
-def main_with(
+def main(
     file: str,
     words: list[str] | None = None,
     flags: tuple = (),
     check: Callable[[argparse.Namespace], None] = lambda given: None,
     describe_more: Callable[[argparse.Namespace], str] | None = None,
 ) -> int:
-    """As main(), for a file that prints more than its networks.
+    """Describes the networks of models/<file>.py. Returns the exit status.
 
+    words          the command line's
     flags          further ones, as in FLAGS
     check          raises ValueError for values that cannot be
     describe_more  gives what stands below the networks

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from models import script
 from models.EffNet import effnet_block
-from models.script import SIZE, main_with
+from models.script import SIZE
 from models.summary import mac_count, parameter_count
 
 FLAGS = (  # word, type, default, help
@@ -118,4 +119,4 @@ def check(given: argparse.Namespace) -> None:
 
 def main(file: str, words: list[str] | None = None) -> int:
     """What a network's file prints, then the four blocks. Returns the exit status."""
-    return main_with(file, words, FLAGS, check, describe)
+    return script.main(file, words, FLAGS, check, describe)

@@ -1,4 +1,4 @@
-"""Downloads from a server that misbehaves, and archives that are not to be trusted."""
+"""Downloads from a server that misbehaves, and archives that are not the published ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import os
-import stat
 import tarfile
 import threading
 import time
@@ -223,85 +222,31 @@ def test_load_downloads_what_is_missing_and_then_needs_no_server(server, tmp_pat
 # Archives
 
 
-def tar(*members: tuple[tarfile.TarInfo, bytes], mode: str = "w:gz") -> bytes:
+def tarred(mode: str) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for member, content in members:
+        for name, content in (("set/good", b"good"), ("set/other", b"")):
+            member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 
-def tar_member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, target
-    return member
-
-
-def zipped(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
+def zipped() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member, content in members:
-            archive.writestr(member, content, zipfile.ZIP_DEFLATED)
+        for name, content in (("set/", b""), ("set/good", b"good"), ("set/other", b"")):
+            archive.writestr(name, content)
     return buffer.getvalue()
 
 
-def zip_link(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name)
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    return info
+@pytest.mark.parametrize("archive", [tarred("w:gz"), tarred("w"), zipped()], ids=["tar.gz", "tar", "zip"])
+def test_members_of_the_published_archive_are_read(archive):
+    def read(archive: bytes) -> dict[str, bytes]:
+        return read_members(io.BytesIO(archive), "data/a", checksum, lambda name: name.endswith("good"))
 
-
-def declare_smaller(archive: bytes, size: int) -> bytes:
-    """The zip archive of one file with another unpacked size in its headers."""
-    local, central = 22, archive.rindex(b"PK\1\2") + 24
-    for place in (local, central):
-        archive = archive[:place] + size.to_bytes(4, "little") + archive[place + 4 :]
-    return archive
-
-
-GOOD = (tar_member("set/good"), b"good")
-ZEROS = bytes(5_000_000)
-
-
-@pytest.mark.parametrize(
-    "archive",
-    [tar(GOOD, (tar_member("set/other"), b"")), tar(GOOD, mode="w"), zipped(("set/", b""), ("set/good", b"good"))],
-    ids=["tar.gz", "tar", "zip"],
-)
-def test_members_are_read(archive):
-    assert read_members(io.BytesIO(archive), "a", lambda name: name.endswith("good")) == {"set/good": b"good"}
-
-
-@pytest.mark.parametrize(
-    ("archive", "reason"),
-    [
-        (tar(GOOD, (tar_member("../out"), b"x")), "outside its folder"),
-        (tar(GOOD, (tar_member("set/../../out"), b"x")), "outside its folder"),
-        (tar(GOOD, (tar_member("/etc/out"), b"x")), "outside its folder"),
-        (tar((tar_member("set/link", tarfile.SYMTYPE, "/etc/passwd"), b""), GOOD), "link or a device"),
-        (tar((tar_member("set/link", tarfile.LNKTYPE, "/etc/passwd"), b""), GOOD), "link or a device"),
-        (tar((tar_member("set/null", tarfile.CHRTYPE), b""), GOOD), "link or a device"),
-        (tar((tar_member("set/pipe", tarfile.FIFOTYPE), b""), GOOD), "link or a device"),
-        (tar(GOOD, (tar_member("set/bomb"), ZEROS)), "more than 1,000,000 bytes"),
-        (tar(GOOD, *((tar_member(f"set/{n}"), ZEROS[:300_000]) for n in range(4))), "more than 1,000,000 bytes"),
-        (tar((tar_member("x" * 2_000_000), b"")), "more than 1,000,000 bytes"),
-        (zipped(("set/good", b"good"), ("../out", b"x")), "outside its folder"),
-        (zipped(("set/good", b"good"), ("/etc/out", b"x")), "outside its folder"),
-        (zipped(("set/good", b"good"), ("C:\\out", b"x")), "outside its folder"),
-        (zipped(("set/good", b"good"), ("set\\..\\..\\out", b"x")), "outside its folder"),
-        (zipped((zip_link("set/link"), b"/etc/passwd")), "link or a device"),
-        (zipped(("set/good", b"good"), ("set/bomb", ZEROS)), "more than 1,000,000 bytes"),
-        (zipped(("set/good", b"good"), *((f"set/{n}", ZEROS[:300_000]) for n in range(4))), "more than 1,000,000"),
-        (declare_smaller(zipped(("set/good", ZEROS)), 1000), "damaged"),
-        (tar(GOOD, (tar_member("set/more"), CONTENT))[:200_000], "damaged"),
-        (zipped(("set/good", CONTENT))[:200_000], "damaged"),
-        (b"not an archive at all", "not an archive"),
-        (b"", "not an archive"),
-    ],
-)
-def test_bad_archives_are_refused_by_name(archive, reason):
-    with pytest.raises(ValueError, match=reason) as caught:
-        read_members(io.BytesIO(archive), "data/some.archive", lambda name: name.endswith("good"), limit=1_000_000)
-    assert "data/some.archive" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    checksum = f"sha256:{hashlib.sha256(archive).hexdigest()}"
+    assert read(archive) == {"set/good": b"good"}
+    for other in (archive[:-1], archive[:30] + bytes([archive[30] ^ 1]) + archive[31:], b""):
+        with pytest.raises(ValueError, match="data/a is not the published file"):
+            read(other)
