@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The command line: it reads the options and calls one of commands/. See -h, and README.md for examples."""
+"""The command line: it reads the options and calls one of commands/. See -h, README.md and docs/."""
 
 from __future__ import annotations
 

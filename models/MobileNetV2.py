@@ -61,7 +61,7 @@ class ResizedShortcut(nn.Module):
     """N x in x H x W -> N x out x H x W: the first `out` channels, or the input and then some of it again.
 
     Below 24 -> the input and its first channels (16 -> 24: its first 8); above, its last (64 -> 96: its last 32);
-    at twice the width the two are the same.
+    at twice the width the two are the same. Widths other than 1 may round to more than twice: the input stands twice then.
     """
 
     def __init__(self, in_channels: int, out_channels: int, repeat_last: bool) -> None:
@@ -69,10 +69,11 @@ class ResizedShortcut(nn.Module):
         self.in_channels, self.out_channels, self.repeat_last = in_channels, out_channels, repeat_last
 
     def forward(self, x: Tensor) -> Tensor:
-        missing = self.out_channels - self.in_channels
-        if missing <= 0:
-            return x[:, : self.out_channels]
-        return torch.cat([x, x[:, -missing:] if self.repeat_last else x[:, :missing]], dim=1)
+        whole, rest = divmod(self.out_channels, self.in_channels)
+        if not whole:
+            return x[:, :rest]
+        some = [x[:, -rest:] if self.repeat_last else x[:, :rest]] if rest else []
+        return torch.cat([x] * whole + some, dim=1)
 
 
 def make_shortcut(form: str, in_channels: int, out_channels: int) -> nn.Module:

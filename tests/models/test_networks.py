@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import models
+from models.MobileNetV2 import ResizedShortcut
+from models.shapes import shapes_alone
 from models.summary import mac_count, parameter_count
 
 # name: parameters at 10, 100 and 200 classes; M MACs of the literal form at 32x32 and 100 classes
@@ -185,6 +187,24 @@ def test_width(name, width):
         for key, weight in network.state_dict().items():
             if key.endswith("project.conv.weight"):
                 assert weight.shape[0] % 8 == 0 and weight.shape[0] >= 0.9 * width * base[key].shape[0], key
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if models.registry.entry(name).takes("width")])
+def test_widths_whose_rounding_is_uneven(name):
+    """At 0.72 cheapV2's 160 and 320 channels are 112 and 232, more than twice as many: its shortcut spans that, too."""
+    for width in (0.13, 0.55, 0.72, 0.9, 1.45, 2.6, 4.83):
+        with shapes_alone(), torch.no_grad():
+            network = models.create(name, num_classes=10, width=width)
+            assert network.eval()(torch.empty(1, 3, 32, 32)).shape == (1, 10), width
+
+
+@pytest.mark.parametrize("channels, out, last, expected", [
+    (3, 2, True, [0, 1]), (3, 5, False, [0, 1, 2, 0, 1]), (3, 5, True, [0, 1, 2, 1, 2]), (3, 6, True, [0, 1, 2] * 2),
+    (3, 7, True, [0, 1, 2, 0, 1, 2, 2]), (3, 7, False, [0, 1, 2, 0, 1, 2, 0]),
+])  # fmt: skip
+def test_the_shortcut_without_weights(channels, out, last, expected):
+    x = torch.arange(channels).float()[None, :, None, None]
+    assert ResizedShortcut(channels, out, last)(x).flatten().tolist() == expected
 
 
 @pytest.mark.parametrize("name", [name for name in models.names() if models.registry.entry(name).takes("width")])
