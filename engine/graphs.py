@@ -47,12 +47,9 @@ def why_not(settings: Settings, device: torch.device, processes: int) -> str:
 
 
 def is_graphed(settings: Settings, device: torch.device, processes: int) -> bool:
-    """Whether a run on this device, in so many processes, replays its steps: by default wherever it can.
-
-    A compiled step is captured only where that is asked for: a GPU has not shown yet what it gains.
-    """
-    wanted = settings.compile == "off" if settings.graphs is None else settings.graphs
-    return wanted and not why_not(settings, device, processes)
+    """Whether a run on this device, in so many processes, replays its steps: by default wherever it can, compiled steps
+    too, which are a fifth as fast on an H200 where they are not replayed (RESULTS.md)."""
+    return settings.graphs is not False and not why_not(settings, device, processes)
 
 
 def make_step(settings: Settings, device: torch.device, processes: int) -> Callable[..., tuple[Tensor, Tensor]]:

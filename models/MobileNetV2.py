@@ -61,7 +61,7 @@ class ResizedShortcut(nn.Module):
     """N x in x H x W -> N x out x H x W: the first `out` channels, or the input and then some of it again.
 
     Below 24 -> the input and its first channels (16 -> 24: its first 8); above, its last (64 -> 96: its last 32);
-    at twice the width the two are the same. Widths other than 1 may round to more than twice: the input stands twice then.
+    at twice the width the two are the same. Other widths than 1 may round to more: then the input stands twice.
     """
 
     def __init__(self, in_channels: int, out_channels: int, repeat_last: bool) -> None:

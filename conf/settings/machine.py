@@ -52,8 +52,7 @@ class MachineSettings:
     )
     channels_last: bool = knob("channels_last memory format of weights and images; false: NCHW", default=True)
     compile: str = knob(
-        "torch.compile for training and its evaluations, in this mode, without -graphs unless that is true; "
-        "reduce-overhead is for CUDA",
+        "torch.compile for training and its evaluations, in this mode; reduce-overhead is for CUDA",
         default="off",
         untrained="off",
         choices=("off", "default", "reduce-overhead", "max-autotune-no-cudagraphs"),
@@ -61,7 +60,7 @@ class MachineSettings:
     )
     graphs: bool | None = knob(
         "training steps replayed as a CUDA graph, which the host launches at once (default: on CUDA, in one process, "
-        "without -compile, -fused false and muon)",
+        "without -compile reduce-overhead, -fused false and muon)",
         default=None,
         untrained=False,
     )
