@@ -136,7 +136,10 @@ def images_to_check(trained: Trained, is_dataset_needed: bool) -> tuple[Tensor, 
     try:
         batches = trained.test_batches(downloads=False)
         index = torch.linspace(0, len(batches.index) - 1, CHECKED).round().long().unique()
-        return batches.source.plain(index)[0], "test images"
+        images = batches.source.plain(index)[0]
+        if not len(images):
+            raise ValueError("none of its images can be read")
+        return images, "test images"
     except ValueError as error:
         if is_dataset_needed:
             raise

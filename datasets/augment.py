@@ -172,9 +172,10 @@ class ImageSource:
         if not (self.augmentation.crop or self.augmentation.flip or self.augmentation.rotation):
             yield self.images.index_select(0, index).permute(0, 2, 3, 1), images
             return
-        # A CPU works on the batch in pieces that stay in a core's cache with all that is computed on the way.
-        pixels = self.height * self.width
-        size = max(1, PIECE // pixels if self.device.type == "cpu" else (FAR - 1) // (pixels + 1))
+        # A CPU works on the batch in pieces that stay in a core's cache with all that is computed on the way;
+        # elsewhere a piece is as much as the look-up can number.
+        area = self.height * self.width
+        size = max(1, PIECE // area if self.device.type == "cpu" else (FAR - 1) // (area + 1))
         find = self.lookup.affine if self.augmentation.rotation else self.lookup.shift
         steps, positions_of = find(draws, size)
         for piece, into, *step in zip(*(t.split(size) for t in (index, images, *steps)), strict=True):

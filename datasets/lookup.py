@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 PIXEL = 65536  # one pixel in the fixed-point coordinates
-FAR = 1 << 28  # a row or column that is black counts as this far outside; no batch has as many pixels
+FAR = 1 << 28  # a row or column that is black counts as this far outside; no piece has as many pixels
 
 
 @dataclass(frozen=True)

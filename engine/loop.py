@@ -197,7 +197,10 @@ def evaluate(
         total = sums if total is None else total + sums
         losses.append(task.image_losses(logits, targets))  # read once, after the last batch
     network.train(was_training)
-    metrics = task.metrics(processes.sum([] if total is None else total.tolist()))
+    sums = processes.sum([] if total is None else total.tolist())
+    if not sums:
+        raise ValueError("none of the images that are to be tested can be read: repair them, or give others")
+    metrics = task.metrics(sums)
     return metrics | task.spread(processes.gather(torch.cat(losses).tolist() if losses else []))
 
 

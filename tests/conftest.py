@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def cifar_images() -> torch.Tensor:
-    """8 real CIFAR-100 images, normalised, 8 x 3 x 32 x 32; generated ones where the data is not laid out."""
+    """4 real CIFAR-100 images, normalised, 4 x 3 x 32 x 32; generated ones where the data is not laid out."""
     paths = sorted((ROOT / "data" / "cifar100" / "test").glob("*/0*1.png"))[:80:20]
     if paths:
         images = torch.stack([torch.from_numpy(numpy.array(Image.open(path).convert("RGB"))) for path in paths])

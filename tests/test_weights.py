@@ -81,7 +81,7 @@ def test_the_500_images_are_as_the_command_reads_them(dataset):
 
 
 @pytest.fixture(scope="module")
-def published(without_pictures, tmp_path_factory) -> Path:
+def published(finished, without_pictures, tmp_path_factory) -> Path:
     """A folder with data (the 500 images, to train on and to test), a run on it, and weights/ with its file."""
     place = tmp_path_factory.mktemp("published")
     for number, image in enumerate(images_500()[0]):
@@ -245,7 +245,7 @@ def test_tensors_are_normalised_and_resized(finished):
             network.preprocess(wrong)
 
 
-def test_a_network_of_angles(tmp_path, without_pictures):
+def test_a_network_of_angles(tmp_path, finished, without_pictures):
     """Its outputs are the trained network's; a frame is cut in another way than images are."""
     write_drive(tmp_path / "driving")
     words = "-net EffNet_steering -dataset driving -size 16 -epochs 1 -steps 2 -b 32 -warm 0 -name a -gpu false"

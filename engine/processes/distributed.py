@@ -32,7 +32,8 @@ from engine.processes.watch import is_first_here, machine_count, watched
 T = TypeVar("T")
 
 STARTER = "REUSE_STARTER"  # the variable with the number of a process with which this one is to end
-# for one another, as all wait while the first downloads, decodes or checks a data set; watched() sees who has ended
+# for one another, as all wait while the first downloads, decodes or checks a data set. Who has ended is told by the
+# launcher on the same machine, and by watched() of another one
 PATIENCE = timedelta(days=1)
 GRACE = 30.0  # seconds that torch's launcher gives a process to end by itself
 

@@ -1,6 +1,6 @@
 """How a process notices that a machine of its run is lost.
 
-A machine that loses its power or its network closes no connection, and the others would wait for it for half an hour.
+A machine that loses its power or its network closes no connection, and the others would wait for it for a day.
 So each process counts up a number in the launcher's store, and reads those of the others.
 """
 

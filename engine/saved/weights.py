@@ -209,7 +209,7 @@ def _reason(state: Mapping[str, Tensor], made: Made, advise: bool) -> str:
             )
     for name in models.names():
         other = replace(made, name=name, width=1.0, others={})
-        if other.shapes().keys() != shapes.keys():  # nor on the numbers of classes and channels
+        if other.shapes().keys() != shapes.keys():  # no weight's name depends on the numbers of classes and channels
             continue
         its = _classes_and_channels(shapes, other)
         if other.shapes(**its) == shapes:

@@ -1,4 +1,4 @@
-"""What a run tells TensorBoard, and when: at its start, after each epoch, at its end."""
+"""What a run tells TensorBoard at its start, after each epoch and at its end; of its steps engine/run.py tells."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_log(job: Job, state: TrainState, folders: Folders) -> RunLog:
     return log
 
 
-def log_start(log: RunLog | NoLog, job: Job, folders: Folders) -> None:
+def log_start(log: RunLog, job: Job, folders: Folders) -> None:
     """Logs the run's card, the network's graph and a grid of training images as the network sees them."""
     log.text("Run/card", cards.card(job.settings, folders.checkpoints, None), 0)
     images, _ = next(job.training.epoch(0))
@@ -49,7 +49,7 @@ def log_epoch(log: RunLog | NoLog, job: Job, state: TrainState) -> None:
     log.table("metrics", state.history)
 
 
-def log_end(log: RunLog | NoLog, job: Job, state: TrainState, folders: Folders, result: dict) -> None:
+def log_end(log: RunLog, job: Job, state: TrainState, folders: Folders, result: dict) -> None:
     """Logs the task's pictures and tables of the test set, the run's card with its result, its row of HParams."""
     with only_a_warning(f"{folders.runs}: pictures of the test set"):
         batches = watched(job.evaluations["Test"].whole(), "test set, for its pictures")

@@ -41,7 +41,7 @@ def test_each_image_together_with_its_mirror_image(finished, capsys):
     assert f"top-1 error {100 - 100 * right / count:.2f} %" not in plain  # mirrored digits are others
 
 
-def test_a_network_of_angles_is_not_mirrored(tmp_path, capsys, without_pictures):
+def test_a_network_of_angles_is_not_mirrored(tmp_path, capsys, finished, without_pictures):
     write_drive(tmp_path / "driving")
     words = "-net EffNet_steering -dataset driving -size 16 -epochs 1 -steps 2 -b 32 -warm 0 -name a -gpu false"
     start(f"{words} -data {tmp_path}", tmp_path)

@@ -17,8 +17,6 @@ from engine.schedule import make_optimizer
 from engine.state import TrainState
 from engine.tasks import Classification
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 CPU = torch.device("cpu")
 
 
@@ -139,7 +137,7 @@ def test_dropout_is_as_asked(dropout):
 
 @pytest.mark.parametrize("dropout", [None, 0.0, 0.6])
 def test_dropout_on_copies_is_as_asked(dropout):
-    """Of both forms of cheapV3's classifier: weights of one and an input of ones give each output's share of inputs."""
+    """In both forms of cheapV3's classifier: by an identity its outputs are its inputs, or 0 where these fell out."""
     plan = settings({"net": "cheapV3", "dropout": dropout})
     for literal in (False, True):
         network = models.create("cheapV3", num_classes=100, literal=literal)

@@ -92,5 +92,5 @@ def test_anything_changed_is_refused_or_changes_nothing(finished, tmp_path, comm
             assert out == expected[1] or (command == "-predict" and place[0] == "classes"), what
         else:
             assert (status, len(error.splitlines()), untouched) == (2, 1, True), what
-            refused += 1
-    assert refused > (20 if command == "-resume" else 5)
+            refused += bool(value)  # of the drawn ones: without a key of the top it is always refused
+    assert refused > 2

@@ -274,12 +274,20 @@ def test_what_was_trained_on_cuda_is_used_without_it(from_cuda, finished, capsys
     assert main.main(["-test", "-weights", str(weights), "-gpu", "true"]) == 2
     assert train.saved_processes(str(from_cuda), Path("."), {}) == 3
     assert train.saved_processes(str(from_cuda), Path("."), {"procs": 1}) == 1
-    assert train.saved_device(str(from_cuda), Path("."), {}) == []
-    assert train.saved_device(str(checkpoints(finished)), Path("."), {}) == ["-gpu", "false"]  # as it began
-    assert train.saved_device(str(checkpoints(finished)), Path("."), {"gpu": True}) == []
     capsys.readouterr()
     assert main.main(["-resume", str(from_cuda), "-procs", "1"]) == 0
     assert "-gpu true: there is no CUDA device here" in capsys.readouterr().out
+
+
+def test_processes_of_a_run_without_cuda_are_told_so_when_it_goes_on(from_cuda, finished, monkeypatch):
+    """They meet before they read its settings. from_cuda: it was trained on CUDA, and demands it."""
+    launched = []
+    monkeypatch.setattr("engine.processes.distributed.launch", lambda *given: launched.append(given) or 0)
+    for folder, more in ((checkpoints(finished), []), (checkpoints(finished), ["-gpu", "true"]), (from_cuda, [])):
+        assert main.main(["-resume", str(folder), "-procs", "2", *more]) == 0
+    words = ["-resume", str(checkpoints(finished)), "-procs", "2"]
+    assert launched[0] == (2, [*words, "-gpu", "false"]) and launched[1] == (2, [*words, "-gpu", "true"])
+    assert launched[2] == (2, ["-resume", str(from_cuda), "-procs", "2"])
 
 
 def test_what_downloads_and_what_draws_is_loaded_where_it_does():

@@ -7,8 +7,6 @@ import torch.nn.functional as F
 import models
 from models.literal import from_literal
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 GATED = ("cheapV3", "cheapV3_small", "cheapV3_shuffle", "cheapV3_shuffle6")
 
 
